@@ -1,0 +1,239 @@
+"""Every row and message: one struct each, with its table and its routing key.
+
+Numbers are canonical decimal text in rows (see `common.numbers`), so that a value has one spelling on its way into
+NUMERIC columns and into JSON. Times of rows are epoch seconds of venue time, times of gaps epoch milliseconds.
+Sides are the taker's: `buy_vol` is what takers bought.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from decimal import Decimal
+from enum import StrEnum
+from urllib.parse import quote
+
+import msgspec
+
+GRADE_EXACT = 4
+"""Primary venue and complete."""
+GRADE_FALLBACK = 3
+"""The whole span, from the fallback venue."""
+GRADE_PART = 2
+"""A part of the primary venue's trades, or all of them without proof."""
+GRADE_FALLBACK_PART = 1
+"""A part of the fallback venue's trades."""
+
+LANE_LIVE = 0
+LANE_REPAIR = 1
+
+
+class BarRow(msgspec.Struct, frozen=True, gc=False):
+    """One minute of one symbol; table `raw_bars`, key (symbol, time)."""
+
+    time: int
+    symbol: str
+    o: str
+    h: str
+    l: str  # noqa: E741 - the seed's column
+    c: str
+    v: str
+    n: int
+    quote_vol: str
+    buy_vol: str
+    buy_quote_vol: str
+    source: str
+    complete: bool
+    grade: int
+
+
+class FootprintRow(msgspec.Struct, frozen=True, gc=False):
+    """One second of one symbol with at least one trade; table `footprint_1s`, key (symbol, time).
+
+    `first_id` and `last_id` are aggTrade ids, None where a kline supplied the second.
+    """
+
+    time: int
+    symbol: str
+    open: str
+    high: str
+    low: str
+    close: str
+    buy_vol: str
+    sell_vol: str
+    buy_quote: str
+    sell_quote: str
+    n: int
+    first_id: int | None
+    last_id: int | None
+    source: str
+    complete: bool
+    grade: int
+
+
+class GapStatus(StrEnum):
+    """Where a hole in a venue's trade ids stands."""
+
+    OPEN = "open"
+    REPAIRED = "repaired"
+    SOURCE_MISSING = "source_missing"
+    NOT_SUBSCRIBED = "not_subscribed"
+
+
+class GapRow(msgspec.Struct, frozen=True):
+    """One hole in a venue's trade ids; table `feed_gaps`, key (service, venue, symbol, from_id).
+
+    `from_id` is the first missing id and never changes; `to_id` the last one, None until the next trade is known.
+    `from_ms` and `to_ms` are the times of the trades (or of the proven silence) around it; `missing` the ids not yet
+    restored, as closed ranges; `restored_n` the venue's own trades put back so far.
+    """
+
+    service: str
+    venue: str
+    symbol: str
+    from_id: int
+    to_id: int | None
+    from_ms: int
+    to_ms: int | None
+    missing: tuple[tuple[int, int], ...]
+    status: GapStatus
+    reason: str
+    tries: int
+    restored_n: int = 0
+
+
+class Retraction(msgspec.Struct, frozen=True):
+    """Stored complete rows of [from_s, to_s] (seconds, both inclusive) that a late gap makes incomplete.
+
+    Bars count by their minute: the bar at `from_s - from_s % 60` is the first one touched.
+    """
+
+    symbol: str
+    source: str
+    from_s: int
+    to_s: int
+
+
+class CursorRow(msgspec.Struct, frozen=True, gc=False):
+    """How far a (service, venue, symbol) is stored: end of the last closed second, last id in it."""
+
+    service: str
+    venue: str
+    symbol: str
+    last_id: int
+    event_s: int
+
+
+class BarMessage(msgspec.Struct, frozen=True):
+    """`price_updates.<SYM>.1m`."""
+
+    time: dt.datetime
+    symbol: str
+    o: Decimal
+    h: Decimal
+    l: Decimal  # noqa: E741 - the seed's field
+    c: Decimal
+    v: Decimal
+    n: int
+    quote_vol: Decimal
+    buy_vol: Decimal
+    source: str
+    complete: bool
+    rev: int
+
+
+class FootprintMessage(msgspec.Struct, frozen=True):
+    """`price_updates.<SYM>.1s`."""
+
+    time: dt.datetime
+    symbol: str
+    buy_vol: Decimal
+    sell_vol: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    open: Decimal
+    n: int
+    source: str
+    complete: bool
+    rev: int
+
+
+class BeatMessage(msgspec.Struct, frozen=True):
+    """`price_updates.<SYM>.beat`: transient, never stored."""
+
+    time: dt.datetime
+    symbol: str
+    close: Decimal
+    live: bool
+
+
+class SymbolEvent(msgspec.Struct, frozen=True):
+    """`symbol_events.updated`: one registry row that changed."""
+
+    symbol: str
+    status: str
+    cluster: str | None
+    health: int | None
+    pair: str | None
+    reason: str | None
+
+
+class OutgoingMessage(msgspec.Struct, frozen=True, gc=False):
+    """One message on its way to the bus; `headers` is a JSON object or ""."""
+
+    key: str
+    message_id: str
+    body: bytes
+    lane: int = LANE_LIVE
+    headers: str = ""
+
+
+def topic_word(symbol: str) -> str:
+    """Write a symbol as one topic word: every UTF-8 byte outside [A-Za-z0-9_:-] percent-encoded."""
+    if symbol.isascii() and symbol.isalnum():
+        return symbol
+    return quote(symbol, safe="_:-").replace(".", "%2E").replace("~", "%7E")
+
+
+def format_time(epoch_s: int) -> str:
+    """RFC 3339 UTC with Z."""
+    return dt.datetime.fromtimestamp(epoch_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def price_key(symbol: str, kind: str) -> str:
+    """Routing key of a price update; kind is 1m, 1s or beat."""
+    return f"price_updates.{topic_word(symbol)}.{kind}"
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def bar_message(row: BarRow, rev: int, lane: int = LANE_LIVE) -> OutgoingMessage:
+    """Publishable form of a stored bar; decimals are written digit by digit."""
+    key, time = price_key(row.symbol, "1m"), format_time(row.time)
+    body = (
+        f'{{"time":"{time}","symbol":{json.dumps(row.symbol)},"o":{row.o},"h":{row.h},"l":{row.l},"c":{row.c},"v":{row.v},'
+        f'"n":{row.n},"quote_vol":{row.quote_vol},"buy_vol":{row.buy_vol},"source":"{row.source}",'
+        f'"complete":{_flag(row.complete)},"rev":{rev}}}'
+    )
+    return OutgoingMessage(key, f"{key}@{time}#{rev}", body.encode(), lane)
+
+
+def footprint_message(row: FootprintRow, rev: int, lane: int = LANE_LIVE) -> OutgoingMessage:
+    """Publishable form of a stored second; decimals are written digit by digit."""
+    key, time = price_key(row.symbol, "1s"), format_time(row.time)
+    body = (
+        f'{{"time":"{time}","symbol":{json.dumps(row.symbol)},"buy_vol":{row.buy_vol},"sell_vol":{row.sell_vol},'
+        f'"high":{row.high},"low":{row.low},"close":{row.close},"open":{row.open},"n":{row.n},"source":"{row.source}",'
+        f'"complete":{_flag(row.complete)},"rev":{rev}}}'
+    )
+    return OutgoingMessage(key, f"{key}@{time}#{rev}", body.encode(), lane)
+
+
+def beat_message(symbol: str, epoch_s: int, close: str, live: bool) -> OutgoingMessage:
+    """A beat: keeps downstream clocks moving while a symbol is quiet (live) or we are blind (not live)."""
+    key, time = price_key(symbol, "beat"), format_time(epoch_s)
+    body = f'{{"time":"{time}","symbol":{json.dumps(symbol)},"close":{close},"live":{_flag(live)}}}'
+    return OutgoingMessage(key, f"{key}@{time}", body.encode())

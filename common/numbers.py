@@ -1,0 +1,42 @@
+"""Exact decimals as scaled integers: venue text in, canonical text out, floats nowhere."""
+
+from __future__ import annotations
+
+from common.errors import BadInput
+
+_POWERS = tuple(10**i for i in range(40))
+
+
+def parse_scaled(text: str, scale: int) -> int:
+    """Turn a venue's plain decimal text into an integer counting units of 10**-scale.
+
+    Raises BadInput when the text is not a plain decimal, or is finer than the scale: a digit that would be
+    rounded away is an error, because a sum of rounded numbers is not the venue's sum.
+    """
+    head, point, tail = text.partition(".")
+    if point and len(tail) > scale:
+        tail = tail.rstrip("0")
+        if len(tail) > scale:
+            raise BadInput(f"{text!r} is finer than {scale} decimals")
+    digits = head + tail
+    # isdecimal() also takes other scripts' digits; isascii() keeps to 0-9.
+    if not (digits.isascii() and (digits.isdecimal() or (digits[:1] == "-" and digits[1:].isdecimal()))):
+        raise BadInput(f"{text!r} is not a plain decimal")
+    return int(digits) * _POWERS[scale - len(tail)]
+
+
+def format_scaled(value: int, scale: int) -> str:
+    """Write a scaled integer as the shortest plain decimal text: no exponent, no trailing zeros."""
+    if value < 0:
+        return "-" + format_scaled(-value, scale)
+    whole, part = divmod(value, _POWERS[scale])
+    if not part:
+        return str(whole)
+    return f"{whole}.{part:0{scale}d}".rstrip("0")
+
+
+def trim_decimal(text: str) -> str:
+    """Canonical form of plain decimal text, such as PostgreSQL prints for NUMERIC ("64500.10" -> "64500.1")."""
+    if "." not in text:
+        return text
+    return text.rstrip("0").rstrip(".") or "0"

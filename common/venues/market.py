@@ -1,0 +1,102 @@
+"""What a venue module is: a value that says how to subscribe, and a pure function that reads frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+
+class Trade(msgspec.Struct, frozen=True, gc=False):
+    """One venue trade record; numbers are integers in the venue's scales.
+
+    `id` is the venue's gap-tellable id (Binance: aggTrade id), `first`..`last` the single trades inside it.
+    `buy` is true when the taker bought. `time_ms` is trade time, `event_ms` when the venue pushed it
+    (REST records: equal to `time_ms`).
+    """
+
+    symbol: str
+    id: int
+    price: int
+    qty: int
+    first: int
+    last: int
+    time_ms: int
+    event_ms: int
+    buy: bool
+
+    @property
+    def n(self) -> int:
+        """How many single trades of the venue this record holds."""
+        return self.last - self.first + 1
+
+
+class Cadence(msgspec.Struct, frozen=True, gc=False):
+    """A frame of the steady 1 s stream: venue time moves even while the market is quiet."""
+
+    event_ms: int
+
+
+class Ack(msgspec.Struct, frozen=True, gc=False):
+    """The venue accepted control frame `id`."""
+
+    id: int
+
+
+class Rejected(msgspec.Struct, frozen=True, gc=False):
+    """The venue refused a control frame; `id` is None where the venue does not say which."""
+
+    id: int | None
+    reason: str
+
+
+class Closing(msgspec.Struct, frozen=True, gc=False):
+    """The venue will close this connection soon: open another one now."""
+
+
+class Other(msgspec.Struct, frozen=True, gc=False):
+    """A well-formed frame that carries nothing for us."""
+
+    what: str
+
+
+Message = Trade | Cadence | Ack | Rejected | Closing | Other
+
+
+class Kline(msgspec.Struct, frozen=True, gc=False):
+    """One closed candle of the venue; prices and volumes are integers in the venue's scales.
+
+    `open_s` is its opening in epoch seconds; quote volumes carry price_scale + qty_scale decimals.
+    """
+
+    open_s: int
+    open: int
+    high: int
+    low: int
+    close: int
+    vol: int
+    quote_vol: int
+    n: int
+    buy_vol: int
+    buy_quote_vol: int
+
+
+class Market(msgspec.Struct, frozen=True):
+    """One venue product, as data and pure functions.
+
+    `scale` is the number of decimals of prices and of quantities; quote volumes have twice as many.
+    `frame_names_max` names go into one control frame, at most `control_per_s` such frames a second.
+    """
+
+    source: str
+    scale: int
+    cadence_stream: str
+    stream_of: Callable[[str], str]
+    subscribe_frame: Callable[[list[str], int], str]
+    unsubscribe_frame: Callable[[list[str], int], str]
+    parse: Callable[[bytes | str], Message]
+    frame_names_max: int = 200
+    control_per_s: float = 3.0
+    streams_per_connection: int = 200
+    connection_life_s: float = 24 * 3600.0
+    keepalive_text: str | None = None
