@@ -81,6 +81,14 @@ class Kline(msgspec.Struct, frozen=True, gc=False):
     buy_quote_vol: int
 
 
+class Request(msgspec.Struct, frozen=True):
+    """One REST call, as data: `weight` is what it takes from the venue's budget per minute."""
+
+    path: str
+    params: tuple[tuple[str, str], ...]
+    weight: int
+
+
 class Market(msgspec.Struct, frozen=True):
     """One venue product, as data and pure functions.
 
