@@ -180,13 +180,17 @@ class SymbolEvent(msgspec.Struct, frozen=True):
 
 
 class OutgoingMessage(msgspec.Struct, frozen=True, gc=False):
-    """One message on its way to the bus; `headers` is a JSON object or ""."""
+    """One message on its way to the bus; `headers` is a JSON object or "".
+
+    `committed_s` is when its row was committed (epoch seconds), 0 for a message that was never stored.
+    """
 
     key: str
     message_id: str
     body: bytes
     lane: int = LANE_LIVE
     headers: str = ""
+    committed_s: int = 0
 
 
 def topic_word(symbol: str) -> str:

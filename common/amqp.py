@@ -1,0 +1,90 @@
+"""One AMQP connection with one channel that can be cut off at once, whatever the broker does."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from contextlib import suppress
+from typing import Any
+
+import aiormq
+import aiormq.abc
+from aiormq.connection import Connection, TCPTransportFactory, TLSTransportFactory, TransportFactory
+from aiormq.exceptions import AMQPError, ProbableAuthenticationError
+from pamqp.exceptions import PAMQPException
+from yarl import URL
+
+from common.errors import TryLater
+
+FAILURES = (AMQPError, PAMQPException, OSError, RuntimeError, TimeoutError)
+"""What the library raises while a broker is away, slow, frozen or unwilling."""
+
+UNWILLING_WAIT_S = 5.0
+"""A wrong password or a missing vhost does not heal by asking often."""
+
+
+def was_cancelled() -> bool:
+    """Whether somebody cancelled this task; the library also ends a publish to a frozen broker in CancelledError."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def try_later(error: BaseException) -> TryLater:
+    """The project's name for a failure of the broker."""
+    unwilling = isinstance(error, ProbableAuthenticationError)
+    return TryLater(f"broker: {type(error).__name__}: {error}", wait_s=UNWILLING_WAIT_S if unwilling else None)
+
+
+class _Wire(TransportFactory):
+    """Opens the socket as the library would and keeps a hand on it: close() waits for a peer that may be frozen."""
+
+    def __init__(self, url: URL) -> None:
+        self._inner = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
+        self.writer: StreamWriter | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[StreamReader, StreamWriter]:
+        reader, self.writer = await self._inner.create(url, **kwargs)
+        return reader, self.writer
+
+
+class Link:
+    """An open connection and its only channel, confirms on."""
+
+    def __init__(self, connection: Connection, wire: _Wire, channel: aiormq.abc.AbstractChannel) -> None:
+        self._connection = connection
+        self._wire = wire
+        self.channel = channel
+
+    @property
+    def is_open(self) -> bool:
+        """Whether both ends still believe in it."""
+        return self._connection.is_opened and not self.channel.is_closed
+
+    def abort(self) -> None:
+        """Cut the socket now; the library's tasks end by themselves."""
+        if self._wire.writer is not None:
+            self._wire.writer.transport.abort()
+
+    async def close(self, timeout_s: float) -> None:
+        """Say goodbye, but not for longer than this."""
+        with suppress(*FAILURES):
+            async with asyncio.timeout(timeout_s):
+                await self._connection.close()
+        self.abort()
+
+
+async def open_link(url: str, name: str, *, heartbeat_s: int, timeout_s: float) -> Link:
+    """Connect and open a channel; raises TryLater. `name` is what the broker's management shows."""
+    target = URL(url).update_query(heartbeat=heartbeat_s, name=name)
+    wire = _Wire(target)
+    connection = Connection(target, transport_factory=wire)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await connection.connect()
+            return Link(connection, wire, await connection.channel())
+    except BaseException as error:
+        if wire.writer is not None:
+            wire.writer.transport.abort()
+        if isinstance(error, FAILURES) or (isinstance(error, asyncio.CancelledError) and not was_cancelled()):
+            raise try_later(error) from error
+        raise
