@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def find_keyring() -> Path | None:
 
 
 @contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
+def hold_lock(path: Path) -> Generator[None]:
     """Hold an exclusive lock on a file; waits for whoever holds it, and dies with the process."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -155,14 +155,11 @@ def provision_tree(say: Say) -> Tree:
 
     ConfigError when this host can not have one, TryLater when the mirror does not answer.
     """
-    arch = _run(["dpkg", "--print-architecture"]).strip()
-    if arch not in ARCHITECTURES:
-        raise ConfigError(f"no private servers for architecture {arch}; give TS_DSN and RMQ_URL, or start Docker")
-    folder = make_folder(find_cache()) / f"tree-{RECIPE}"
-    tree = _locate(folder, arch)
+    arch = _find_architecture()
+    folder, tree = _find_folder(), locate_tree()
     if (folder / "ok").exists():
         return tree
-    with hold_lock(folder.with_suffix(".lock")):
+    with hold_lock(make_folder(folder.parent) / f"{folder.name}.lock"):
         if not (folder / "ok").exists():
             if folder.exists():
                 shutil.rmtree(folder)
@@ -170,10 +167,23 @@ def provision_tree(say: Say) -> Tree:
     return tree
 
 
-def _locate(folder: Path, arch: str) -> Tree:
-    triplet, loader = ARCHITECTURES[arch]
-    library = folder / "tree/usr/lib" / triplet
-    return Tree(folder / "tree", library, library / loader)
+def locate_tree() -> Tree:
+    """Say where the private tree is, or would be."""
+    triplet, loader = ARCHITECTURES[_find_architecture()]
+    root = _find_folder() / "tree"
+    library = root / "usr/lib" / triplet
+    return Tree(root, library, library / loader)
+
+
+def _find_folder() -> Path:
+    return find_cache() / f"tree-{RECIPE}"
+
+
+def _find_architecture() -> str:
+    arch = _run(["dpkg", "--print-architecture"]).strip()
+    if arch not in ARCHITECTURES:
+        raise ConfigError(f"no private servers for architecture {arch}; give TS_DSN and RMQ_URL, or start Docker")
+    return arch
 
 
 def _build(folder: Path, tree: Tree, arch: str, say: Say) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import socket
-import urllib.error
 import urllib.request
 from typing import Any, cast
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from common.errors import TradingBusError, TryLater
 
 POLL_S = 0.02
+KILL_TIMEOUT_S = 10
 # Below the range the kernel takes for outgoing connections: a port stays ours to restart on while its server is down.
 PORT_FIRST, PORT_LAST = 20_000, 32_000
 
@@ -45,20 +46,33 @@ class ServerProcess:
 
     def stop(self, number: signal.Signals, timeout_s: float) -> None:
         """Wake it if frozen, ask it to end, and after the timeout kill it."""
-        self.signal(signal.SIGCONT)
+        self.thaw()
         self.signal(number)
         if not self.wait_gone(timeout_s):
             self.kill()
 
+    def freeze(self) -> None:
+        """Stop it and its children where they are; the parent first, so that it starts no more of them."""
+        for pid in self._family():
+            send_signal(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it and its children go on."""
+        for pid in reversed(self._family()):
+            send_signal(pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """End it and its children at once, as a crash of the machine would."""
-        family = find_children(self.pid) if self.is_alive() else []
-        self.signal(signal.SIGKILL)
+        self.freeze()
+        family = self._family()
         for pid in family:
             send_signal(pid, signal.SIGKILL)
-        if not self.wait_gone(10):
+        if not self.wait_gone(KILL_TIMEOUT_S):
             raise TradingBusError(f"process {self.pid} does not end")
-        wait_until(lambda: not any(_read_stat(pid)[0] == "alive" for pid in family), 10)
+        wait_until(lambda: not any(_read_stat(pid)[0] == "alive" for pid in family[1:]), KILL_TIMEOUT_S)
+
+    def _family(self) -> list[int]:
+        return [self.pid, *find_children(self.pid)] if self.is_alive() else []
 
 
 def start_process(command: Sequence[str | Path], env: Mapping[str, str], log: Path, user: str | None) -> ServerProcess:
@@ -72,14 +86,16 @@ def start_process(command: Sequence[str | Path], env: Mapping[str, str], log: Pa
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            **change_user(user),
+            user=user,
+            group=user and "nogroup",
+            extra_groups=None if user is None else [],
         )
+    return identify(child)
+
+
+def identify(child: subprocess.Popen[bytes]) -> ServerProcess:
+    """Name a child so that another process can find it again."""
     return ServerProcess(child.pid, _read_stat(child.pid)[1], child)
-
-
-def change_user(user: str | None) -> dict[str, str | list[str]]:
-    """Arguments for subprocess that drop root's rights; none when no user is named."""
-    return {} if user is None else {"user": user, "group": "nogroup", "extra_groups": []}
 
 
 def wait_until(check: Callable[[], bool], timeout_s: float, poll_s: float = POLL_S) -> bool:

@@ -1,0 +1,62 @@
+"""The operator's command line: one table of commands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import NoReturn, cast
+
+import click
+
+from common.errors import ConfigError, TradingBusError
+
+# name -> (module:attribute, what it does)
+COMMANDS = {
+    "services": ("ops.services_command:services", "Start, stop and show TimescaleDB and RabbitMQ."),
+    "migrate": ("ops.migrate:migrate", "Bring the database schema up to date."),
+    "demo": ("ops.demo:demo", "Run everything against loopback venues and check the result."),
+    "verify": ("ops.verify:verify", "Compare what is stored with what the venue says."),
+    "outbox": ("ops.outbox:outbox", "Show and drain messages that wait for the broker."),
+}
+
+
+class Commands(click.Group):
+    """The table as a click group."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        return cast("click.Command", getattr(import_module(module), attribute))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.command(cls=Commands, epilog="\b\nExample:\n  trading-bus services up\n  trading-bus COMMAND --help")
+@click.version_option(package_name="trading-bus")
+def cli() -> None:
+    """Operate trading-bus."""
+
+
+def main() -> NoReturn:
+    """Run the command line; an expected error is one line on stderr and exit code 1, 2 when settings are wrong."""
+    try:
+        cli(prog_name="trading-bus")
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except (TradingBusError, OSError) as error:
+        _fail(str(error), 1)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"trading-bus: {' '.join(message.split())}", err=True)
+    sys.exit(code)
