@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from email.utils import parsedate_to_datetime
 
 _DOUBLINGS_MAX = 60
+_DELAY_DIGITS_MAX = 9
 
 
 def full_jitter(attempt: int, first_s: float, max_s: float, rng: random.Random) -> float:
@@ -16,6 +18,23 @@ def full_jitter(attempt: int, first_s: float, max_s: float, rng: random.Random) 
     """
     ceiling = min(max_s, first_s * 2 ** min(max(attempt, 0), _DOUBLINGS_MAX))
     return rng.uniform(0, ceiling)
+
+
+def parse_retry_after(value: str | None, wall_ms: int) -> float | None:
+    """Read a Retry-After header, seconds or an HTTP date, as seconds from now (at least 1); None when there is none.
+
+    A value nobody can read is as good as none.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdecimal():
+        return max(1.0, float(value[:_DELAY_DIGITS_MAX]))
+    try:
+        at_s = parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(1.0, at_s - wall_ms / 1000)
 
 
 class AttemptBudget:
@@ -30,12 +49,10 @@ class AttemptBudget:
         self._window_s = window_s
         self._taken: deque[float] = deque(maxlen=attempts_max)
 
-    def wait_s(self, now_s: float) -> float:
-        """Seconds until one more try fits; 0 when it fits now."""
-        if len(self._taken) < self._max:
-            return 0.0
-        return max(0.0, self._taken[0] + self._window_s - now_s)
-
-    def take(self, now_s: float) -> None:
-        """Note one try."""
-        self._taken.append(now_s)
+    def reserve(self, now_s: float) -> float:
+        """Take the next place; returns the seconds to wait until it comes, 0 when it is there."""
+        at_s = now_s
+        if len(self._taken) == self._max:
+            at_s = max(now_s, self._taken[0] + self._window_s)
+        self._taken.append(at_s)
+        return at_s - now_s

@@ -1,0 +1,296 @@
+"""One connection to a venue, from the attempt to open it until it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from common.backoff import parse_retry_after
+from common.clock import Clock
+from common.errors import BadInput, Reconnect
+from common.feed_events import BadFrame, Event, FeedLimits, Inbox, Lost, Opened, Subscribed, Unsubscribed
+from common.subscriptions import Subscriptions
+from common.venues.market import Ack, Cadence, Closing, Market, Message, Rejected, Trade
+
+log = logging.getLogger(__name__)
+
+_TICK_MAX_S = 0.25
+_TICKS_PER_STALE = 10
+
+
+class FeedCounts:
+    """What a feed has seen so far, over all its connections."""
+
+    def __init__(self, now_s: float) -> None:
+        self.frames = 0
+        self.bad = 0
+        self.reconnects = 0
+        self.rotations = 0
+        self.data_at_s = now_s
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What all connections of one feed share."""
+
+    name: str
+    market: Market
+    url: str
+    limits: FeedLimits
+    clock: Clock
+    inbox: Inbox
+    counts: FeedCounts
+
+
+class Connection:
+    """A socket with its reader and its caretaker; `run` it once, as a task.
+
+    `retire` is done when the connection should be replaced while it still works, `settled` when it has delivered
+    everything wanted for `overlap_s`. `trusted` says whether it earned a fresh retry counter: data came, and the
+    venue did not refuse what we asked for.
+    """
+
+    def __init__(self, number: int, slot: Slot) -> None:
+        loop = asyncio.get_running_loop()
+        self.number = number
+        self.retire: asyncio.Future[None] = loop.create_future()
+        self.settled: asyncio.Future[None] = loop.create_future()
+        self.opened = False
+        self.wait_s: float | None = None
+        self._url, self._limits, self._clock = slot.url, slot.limits, slot.clock
+        self._inbox, self._counts, self._market = slot.inbox, slot.counts, slot.market
+        market = slot.market
+        self.subscriptions = Subscriptions(market.cadence_stream, market.frame_names_max, market.control_per_s)
+        self._fields = {"venue": market.source, "feed": slot.name, "conn": number}
+        self._stop: asyncio.Future[None] = loop.create_future()
+        self._nudge = asyncio.Event()
+        self._data_frames = 0
+        self._refused = False
+        self._held = False
+        self._ready_at_s: float | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """Did this connection deliver data without being refused?"""
+        return self._data_frames > 0 and not self._refused
+
+    def want(self, streams: frozenset[str]) -> None:
+        """Replace the set of streams this connection should carry."""
+        self.subscriptions.want(streams)
+        self._nudge.set()
+
+    def stop(self) -> None:
+        """Say goodbye to the venue and end; `run` returns soon after."""
+        _finish(self._stop)
+
+    async def run(self) -> None:
+        """Open, deliver events until the connection is gone, then put Lost; anything but loss is raised."""
+        opening = asyncio.ensure_future(self._open())
+        try:
+            await asyncio.wait({opening, self._stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not opening.done():
+                opening.cancel()
+                await asyncio.wait({opening})
+        if opening.cancelled():
+            return
+        try:
+            socket = opening.result()
+        except Reconnect as error:
+            self.wait_s = error.wait_s
+            log.warning("connection not opened", extra={**self._fields, "reason": str(error)})
+            return
+        await self._serve(socket)
+
+    async def _open(self) -> ClientConnection:
+        limits = self._limits
+        try:
+            # The venue pings us and the library answers; silence is judged by data, not by pongs.
+            return await connect(
+                self._url,
+                compression=None,
+                open_timeout=limits.open_timeout_s,
+                close_timeout=limits.close_timeout_s,
+                ping_interval=None,
+                max_size=limits.frame_bytes_max,
+                max_queue=limits.socket_frames_max,
+            )
+        except InvalidStatus as error:
+            wait_s = parse_retry_after(error.response.headers.get("Retry-After"), self._clock.wall_ms())
+            raise Reconnect(f"handshake answered {error.response.status_code}", wait_s) from error
+        except (OSError, TimeoutError, WebSocketException) as error:
+            raise Reconnect(f"{type(error).__name__}: {error}") from error
+
+    async def _serve(self, socket: ClientConnection) -> None:
+        self.opened = True
+        self._put(Opened())
+        log.info("connection opened", extra=self._fields)
+        tasks = {asyncio.create_task(self._pump(socket)), asyncio.create_task(self._tend(socket))}
+        lost = Lost("broken off", planned=False)
+        try:
+            done, _ = await asyncio.wait({*tasks, self._stop}, return_when=asyncio.FIRST_COMPLETED)
+            ended = tasks & done
+            if ended:
+                lost = Lost(_reason_of(ended), planned=False)
+            else:
+                await self._part(socket, tasks)
+                lost = Lost("closed by us", planned=True)
+        finally:
+            socket.transport.abort()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.opened = False
+            self._put(lost)
+            level = logging.INFO if lost.planned else logging.WARNING
+            log.log(level, "connection lost", extra={**self._fields, "reason": lost.reason, "planned": lost.planned})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(socket.wait_closed(), self._limits.close_timeout_s)
+
+    async def _part(self, socket: ClientConnection, tasks: set[asyncio.Task[None]]) -> None:
+        """Close with a handshake; the reader meanwhile delivers what was still on its way."""
+        await socket.close()
+        await asyncio.wait(tasks, timeout=self._limits.close_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+    def _put(self, event: Event) -> None:
+        self._inbox.put((self.number, event))
+
+    async def _pump(self, socket: ClientConnection) -> None:
+        parse, put, number = self._market.parse, self._inbox.put, self.number
+        inbox, counts, now_s = self._inbox, self._counts, self._clock.monotonic_s
+        try:
+            while True:
+                raw = await socket.recv(decode=False)
+                counts.frames += 1
+                try:
+                    message = parse(raw)
+                except BadInput as error:
+                    counts.bad += 1
+                    put((number, BadFrame(raw[: self._limits.bad_frame_bytes_kept], str(error))))
+                else:
+                    kind = type(message)
+                    if kind is Trade or kind is Cadence:
+                        self._data_frames += 1
+                        counts.data_at_s = now_s()
+                        put((number, message))  # pyright: ignore[reportArgumentType] - narrowed by kind
+                    if kind is not Trade:
+                        self._steer(message)
+                if inbox.full:
+                    await self._hold()
+        except ConnectionClosed as error:
+            raise Reconnect(_describe(error)) from error
+
+    async def _hold(self) -> None:
+        self._held = True
+        await self._inbox.room()
+        self._held = False
+
+    def _steer(self, message: Message) -> None:
+        """Act on what concerns the connection itself."""
+        match message:
+            case Cadence():
+                if self._ready_at_s is None and self.subscriptions.settled:
+                    self._ready_at_s = self._clock.monotonic_s()
+            case Ack(id=id_):
+                control = self.subscriptions.acked(id_)
+                if control is not None:
+                    streams = frozenset(control.streams)
+                    self._put(Subscribed(streams) if control.subscribe else Unsubscribed(streams))
+                    self._nudge.set()
+            case Rejected(reason=reason):
+                self._refused = True
+                raise Reconnect(f"the venue refused a subscription: {reason}")
+            case Closing():
+                log.info("venue announced its shutdown", extra=self._fields)
+                _finish(self.retire)
+            case _:
+                pass
+
+    async def _tend(self, socket: ClientConnection) -> None:
+        """Send control frames at the venue's pace, and judge the connection several times a second.
+
+        Silence and missing acks are counted in time in which this loop ran and the reader was reading: a suspended
+        process or a slow consumer is not the venue's fault.
+        """
+        tick_s = min(_TICK_MAX_S, self._limits.stale_after_s / _TICKS_PER_STALE)
+        opened_s = last_s = keepalive_s = self._clock.monotonic_s()
+        quiet_s, seen = 0.0, self._data_frames
+        unacked_s: dict[int, float] = {}
+        while True:
+            now_s = self._clock.monotonic_s()
+            step_s, last_s = min(now_s - last_s, 2 * tick_s), now_s
+            if self._held:
+                step_s = 0.0
+            quiet_s = 0.0 if seen != self._data_frames else quiet_s + step_s
+            seen = self._data_frames
+            unacked_s = {id_: unacked_s.get(id_, -step_s) + step_s for id_ in self.subscriptions.unanswered}
+            self._judge(quiet_s, max(unacked_s.values(), default=0.0))
+            self._announce(now_s, opened_s)
+            if self._market.keepalive_text and now_s - keepalive_s >= self._limits.keepalive_every_s:
+                keepalive_s = now_s
+                self.subscriptions.note_sent(now_s)
+                await self._send(socket, self._market.keepalive_text)
+            await self._reconcile(socket, now_s)
+            wait_s = self.subscriptions.wait_s(now_s)
+            await self._nudged(tick_s if wait_s is None else min(wait_s, tick_s))
+
+    def _judge(self, quiet_s: float, unacked_s: float) -> None:
+        if quiet_s >= self._limits.stale_after_s:
+            raise Reconnect(f"no data for {self._limits.stale_after_s} s")
+        if unacked_s >= self._limits.ack_timeout_s:
+            self._refused = True
+            raise Reconnect(f"a subscription was not answered for {self._limits.ack_timeout_s} s")
+
+    def _announce(self, now_s: float, opened_s: float) -> None:
+        if now_s - opened_s >= self._limits.rotate_after_s:
+            _finish(self.retire)
+        if self._ready_at_s is not None and now_s - self._ready_at_s >= self._limits.overlap_s:
+            _finish(self.settled)
+
+    async def _reconcile(self, socket: ClientConnection, now_s: float) -> None:
+        control = self.subscriptions.next_frame(now_s)
+        if control is not None:
+            build = self._market.subscribe_frame if control.subscribe else self._market.unsubscribe_frame
+            await self._send(socket, build(list(control.streams), control.id))
+
+    async def _send(self, socket: ClientConnection, text: str) -> None:
+        try:
+            async with asyncio.timeout(self._limits.send_timeout_s):
+                await socket.send(text)
+        except ConnectionClosed as error:
+            raise Reconnect(_describe(error)) from error
+        except TimeoutError as error:
+            raise Reconnect(f"a frame was not taken for {self._limits.send_timeout_s} s") from error
+
+    async def _nudged(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._nudge.wait()
+        except TimeoutError:
+            return
+        self._nudge.clear()
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _reason_of(done: set[asyncio.Task[None]]) -> str:
+    """Why the reader or the caretaker gave up; what is not a loss of the connection is raised."""
+    reasons: list[str] = []
+    for task in done:
+        try:
+            task.result()
+        except Reconnect as error:
+            reasons.append(str(error))
+    return "; ".join(reasons)
+
+
+def _describe(error: ConnectionClosed) -> str:
+    return f"{error}" if error.__cause__ is None else f"{error} ({error.__cause__})"

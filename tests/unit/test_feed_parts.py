@@ -1,0 +1,123 @@
+"""The pure parts of a feed: subscription reconciling, the inbox, the address."""
+
+import asyncio
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import ConfigError
+from common.feed import stream_url
+from common.feed_events import Inbox
+from common.subscriptions import Subscriptions
+from common.venues.market import Cadence
+
+
+def test_the_cadence_stream_goes_first_and_names_are_batched() -> None:
+    subs = Subscriptions("z@cadence", names_max=3, frames_per_s=2)
+    subs.want(frozenset({"a", "b", "c", "d", "z@cadence"}))
+    first = subs.next_frame(10.0)
+    assert first is not None and (first.subscribe, first.streams) == (True, ("z@cadence", "a", "b"))
+    assert subs.next_frame(10.4) is None
+    assert subs.wait_s(10.4) == pytest.approx(0.1)
+    second = subs.next_frame(10.5)
+    assert second is not None and second.streams == ("c", "d")
+    assert subs.wait_s(11.0) is None and subs.next_frame(11.0) is None
+    assert not subs.settled
+    assert subs.acked(second.id) == second and subs.acked(second.id) is None and subs.acked(99) is None
+    assert subs.acked(first.id) == first
+    assert subs.settled and subs.actual == {"a", "b", "c", "d", "z@cadence"}
+
+
+def test_a_stream_dropped_before_its_ack_is_unsubscribed_after_it() -> None:
+    subs = Subscriptions("z", names_max=10, frames_per_s=100)
+    subs.want(frozenset({"z", "a"}))
+    asked = subs.next_frame(0.0)
+    subs.want(frozenset({"z"}))
+    assert asked is not None and subs.next_frame(1.0) is None
+    subs.acked(asked.id)
+    dropped = subs.next_frame(2.0)
+    assert dropped is not None and (dropped.subscribe, dropped.streams) == (False, ("a",))
+    subs.want(frozenset({"z", "a"}))
+    assert subs.next_frame(3.0) is None
+    subs.acked(dropped.id)
+    again = subs.next_frame(4.0)
+    assert again is not None and (again.subscribe, again.streams) == (True, ("a",))
+
+
+streams = st.frozensets(st.sampled_from("abcdefgh"), max_size=8)
+
+
+@given(st.lists(streams | st.integers(0, 3) | st.floats(0, 1), max_size=40), streams)
+def test_any_history_ends_in_the_wanted_set_within_the_pace(steps: list[object], last: frozenset[str]) -> None:
+    subs, now, sent, waiting, venue = Subscriptions("z", names_max=3, frames_per_s=3), 0.0, [], [], set[str]()
+
+    def send() -> None:
+        if (control := subs.next_frame(now)) is not None:
+            assert 0 < len(control.streams) <= 3
+            sent.append(now)
+            waiting.append(control)
+            # The venue acts in order of sending, whatever the order of its answers.
+            (venue.update if control.subscribe else venue.difference_update)(control.streams)
+
+    for step in [*steps, last | {"z"}]:
+        match step:
+            case frozenset():
+                subs.want(step)
+            case int() if waiting:
+                subs.acked(waiting.pop(step % len(waiting)).id)
+            case float():
+                now += step
+            case _:
+                pass
+        send()
+    for _ in range(40):
+        while waiting:
+            subs.acked(waiting.pop().id)
+        now += subs.wait_s(now) or 0
+        send()
+    assert subs.settled and venue == subs.actual == last | {"z"}
+    assert all(b - a >= 0.333 for a, b in zip(sent, sent[1:], strict=False))
+
+
+async def test_the_inbox_hands_over_everything_in_order_and_holds_producers_when_full() -> None:
+    inbox = Inbox(events_max=3)
+    taker = asyncio.create_task(inbox.take())
+    await asyncio.sleep(0)
+    for n in range(3):
+        inbox.put((1, Cadence(n)))
+    assert [event for _, event in await taker] == [Cadence(0), Cadence(1), Cadence(2)]
+    assert not inbox.full
+    await asyncio.wait_for(inbox.room(), 1)
+    for n in range(3):
+        inbox.put((1, Cadence(n)))
+    assert inbox.full
+    held = asyncio.create_task(inbox.room())
+    await asyncio.sleep(0)
+    assert not held.done()
+    assert len(await inbox.take()) == 3
+    await asyncio.wait_for(held, 1)
+
+
+async def test_a_closed_inbox_is_drained_first() -> None:
+    inbox = Inbox(events_max=3)
+    inbox.put((1, Cadence(1)))
+    inbox.close()
+    assert await inbox.take() == [(1, Cadence(1))]
+    assert await inbox.take() == []
+
+
+def test_the_query_of_a_stream_address_is_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert stream_url("wss://host:9443/stream?streams=a@aggTrade") == "wss://host:9443/stream"
+    assert len(caplog.records) == 1
+    caplog.clear()
+    assert stream_url("ws://127.0.0.1:80/stream") == "ws://127.0.0.1:80/stream"
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("url", ["", "http://host/", "wss://", "ws://host:port/", "ws://host:0/", "host/stream"])
+def test_an_address_that_can_never_work_is_a_config_error(url: str) -> None:
+    with pytest.raises(ConfigError):
+        stream_url(url)
