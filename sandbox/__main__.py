@@ -1,0 +1,117 @@
+"""`python -m sandbox`: a loopback Binance spot venue for demos, tests and benchmarks.
+
+On one port it serves the market streams (`/stream`, `/ws`; aggTrade, trade, miniTicker), REST (`/api/v3`: ping, time,
+exchangeInfo, aggTrades, klines) and the judge:
+
+    GET  /_oracle/footprints?symbol=&from_s=&to_s=   seconds with trades, recounted from every trade of the venue
+    GET  /_oracle/bars?symbol=&from_s=&to_s=         every minute; ranges are half-open
+    GET  /_oracle/trades?symbol=&from_id=&to_id=     REST records, both ids inclusive
+    GET  /_oracle/status                             venue time, connections, what was sent, weights
+    POST /_fault {"kind": ...}                       faults, see sandbox/faults.py
+
+When it listens it prints one JSON line {"port": ...} and writes it to --ready-file. The market is made up from --seed
+(the same seed and --epoch-ms give the same trades on every start), or recorded (--tape). Flags are the fields of
+sandbox/config.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import uvloop
+
+from sandbox.config import Config, parse_tape, parse_withhold
+from sandbox.venue import Sandbox
+
+
+def _read_start(context: click.Context, option: click.Parameter, text: str) -> int | Literal["now", "recorded"]:
+    if text == "now" or text == "recorded":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise click.BadParameter("now, recorded, or epoch milliseconds") from None
+
+
+def _read_withhold(context: click.Context, option: click.Parameter, text: str) -> tuple[tuple[str, int, int], ...]:
+    try:
+        return parse_withhold(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _read_tapes(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[tuple[Path, str | None], ...]:
+    return tuple(parse_tape(text) for text in texts)
+
+
+def _read_symbols(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
+
+
+async def _serve(config: Config, ready_file: Path | None) -> None:
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with Sandbox(config) as venue:
+        line = json.dumps({"port": venue.port})
+        click.echo(line)
+        if ready_file:
+            ready_file.write_text(line + "\n", encoding="utf-8")  # noqa: ASYNC240 - once, before anyone listens
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(venue.wait_failed())]
+        done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        for task in done:
+            task.result()
+
+
+@click.command(help=__doc__, context_settings={"show_default": True})
+@click.option("--host", default=Config.host)
+@click.option("--port", default=Config.port, help="0: a free one")
+@click.option("--ready-file", type=click.Path(path_type=Path), default=None)
+@click.option("--seed", default=Config.seed)
+@click.option("--symbols", default=",".join(Config.symbols), callback=_read_symbols)
+@click.option("--rate", default=Config.rate, help="trades per venue second, all busy symbols together")
+@click.option("--history-rate", type=float, default=None, help="the same, before epoch + history")
+@click.option("--rank-power", default=Config.rank_power, help="how unequal symbols are: the i-th has rate 1/i**power")
+@click.option("--quiet-every", default=Config.quiet_every, help="every so many-th symbol trades rarely; 0: none")
+@click.option("--qty-decimals", type=(int, int), default=Config.qty_decimals)
+@click.option("--tape", "tapes", multiple=True, callback=_read_tapes, help="FILE[:SYMBOL], several are joined")
+@click.option("--tape-limit", type=int, default=None, help="the first so many trades per symbol")
+@click.option("--withhold", default="", callback=_read_withhold, help="SYMBOL:FROM-TO,... ids never streamed")
+@click.option("--speed", default=Config.speed, help="venue seconds per real second")
+@click.option("--start", default="now", callback=_read_start, help="EPOCH_MS, now or recorded: venue time at the start")
+@click.option("--epoch-ms", type=int, default=None, help="venue time of the first trade")
+@click.option("--history", "history_minutes", type=int, default=None, help="minutes REST reaches back at the start")
+@click.option("--lead-s", default=Config.lead_s, help="real seconds until a tape's first trade")
+@click.option("--hold", is_flag=True, help="venue time stands until the first aggTrade subscription")
+@click.option("--ping-every-s", default=Config.ping_every_s)
+@click.option("--pong-timeout-s", default=Config.pong_timeout_s)
+@click.option("--incoming-per-s", default=Config.incoming_per_s)
+@click.option("--streams-max", default=Config.streams_max)
+@click.option("--connections-max", default=Config.connections_max)
+@click.option("--connection-life", "connection_life_s", default=Config.connection_life_s)
+@click.option("--shutdown-notice", "shutdown_notice_s", default=Config.shutdown_notice_s)
+@click.option("--tick-ms", default=Config.tick_ms)
+@click.option("--buffer-bytes", default=Config.buffer_bytes)
+@click.option("--stuck-s", default=Config.stuck_s)
+@click.option("--weight-limit", default=Config.weight_limit)
+@click.option("--ban-after", default=Config.ban_after)
+@click.option("--ban-s", default=Config.ban_s)
+@click.option("--script", type=click.Path(path_type=Path, exists=True), default=None, help="faults by time, JSON")
+def main(ready_file: Path | None, **settings: Any) -> None:
+    """Run until SIGINT or SIGTERM."""
+    logging.basicConfig(level=logging.WARNING)
+    uvloop.run(_serve(Config(**settings), ready_file))
+
+
+if __name__ == "__main__":
+    main()

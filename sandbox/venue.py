@@ -1,0 +1,101 @@
+"""A whole sandbox: market, streams, REST and judge on one loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from sandbox.config import Config
+from sandbox.faults import Stage, apply_fault
+from sandbox.hub import Hub
+from sandbox.market import open_market
+from sandbox.oracle import Oracle
+from sandbox.pump import Pump
+from sandbox.recount import Recount
+from sandbox.rest import Rest
+from sandbox.streams import Streams, tend_for_ever
+from sandbox.troubles import Troubles
+from sandbox.weights import Budget
+
+
+def read_script(path: Path) -> list[dict[str, Any]]:
+    """A fault script, by time. Raises ValueError when an entry has no `at_s`."""
+    faults: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    if any("at_s" not in fault for fault in faults):
+        raise ValueError(f"{path.name}: every fault needs at_s")
+    return sorted(faults, key=lambda fault: fault["at_s"])
+
+
+class Sandbox:
+    """`async with Sandbox(Config(...)) as venue:` - then `venue.port`, `venue.ws_url`, `venue.rest_url`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._script = read_script(config.script) if config.script else []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        config = self._config
+        market, troubles = open_market(config), Troubles()
+        hub = Hub(config, market.clock, troubles, market.symbols)
+        budget = Budget(config.weight_limit, config.ban_after, config.ban_s)
+        recount, pump = Recount(market), Pump(config, market, hub, troubles)
+        self.stage = Stage(market, hub, troubles, budget)
+        self.oracle = Oracle(self.stage, recount, pump)
+        app = web.Application()
+        app.add_routes(Streams(config, hub, troubles).routes())
+        app.add_routes(Rest(market, recount, budget, troubles).routes())
+        app.add_routes(self.oracle.routes())
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, config.host, config.port, backlog=512).start()
+        self.port = int(self._runner.addresses[0][1])
+        for work in (pump.run(), tend_for_ever(hub), self._play_script()):
+            self._spawn(work)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.stage.hub.cut_all("stopped")
+        await self._runner.cleanup()
+
+    @property
+    def ws_url(self) -> str:
+        """The combined stream endpoint."""
+        return f"ws://{self._config.host}:{self.port}/stream"
+
+    @property
+    def rest_url(self) -> str:
+        """Where `/api/v3` hangs."""
+        return f"http://{self._config.host}:{self.port}"
+
+    def fault(self, kind: str, **args: object) -> None:
+        """Make a fault happen now."""
+        apply_fault(self.stage, {"kind": kind, **args})
+
+    async def wait_failed(self) -> None:
+        """Return never, or raise what stopped one of the sandbox's own tasks."""
+        done, _ = await asyncio.wait(self._tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    async def _play_script(self) -> None:
+        began = time.monotonic()
+        for fault in self._script:
+            await asyncio.sleep(max(0.0, float(fault["at_s"]) - (time.monotonic() - began)))
+            apply_fault(self.stage, fault)
