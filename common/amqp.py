@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from contextlib import suppress
-from typing import Any
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
 
-import aiormq
-import aiormq.abc
+from aiormq.channel import Channel
 from aiormq.connection import Connection, TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import AMQPError, ProbableAuthenticationError
 from pamqp.exceptions import PAMQPException
@@ -23,16 +23,27 @@ UNWILLING_WAIT_S = 5.0
 """A wrong password or a missing vhost does not heal by asking often."""
 
 
-def was_cancelled() -> bool:
-    """Whether somebody cancelled this task; the library also ends a publish to a frozen broker in CancelledError."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 def try_later(error: BaseException) -> TryLater:
     """The project's name for a failure of the broker."""
     unwilling = isinstance(error, ProbableAuthenticationError)
     return TryLater(f"broker: {type(error).__name__}: {error}", wait_s=UNWILLING_WAIT_S if unwilling else None)
+
+
+@contextmanager
+def named_failures() -> Generator[None]:
+    """Raise TryLater in place of the library's errors.
+
+    A publish to a frozen broker ends in CancelledError although nobody cancelled: that too is a failure of the broker.
+    """
+    try:
+        yield
+    except FAILURES as error:
+        raise try_later(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise try_later(error) from error
 
 
 class _Wire(TransportFactory):
@@ -50,7 +61,7 @@ class _Wire(TransportFactory):
 class Link:
     """An open connection and its only channel, confirms on."""
 
-    def __init__(self, connection: Connection, wire: _Wire, channel: aiormq.abc.AbstractChannel) -> None:
+    def __init__(self, connection: Connection, wire: _Wire, channel: Channel) -> None:
         self._connection = connection
         self._wire = wire
         self.channel = channel
@@ -79,12 +90,12 @@ async def open_link(url: str, name: str, *, heartbeat_s: int, timeout_s: float) 
     wire = _Wire(target)
     connection = Connection(target, transport_factory=wire)
     try:
-        async with asyncio.timeout(timeout_s):
-            await connection.connect()
-            return Link(connection, wire, await connection.channel())
-    except BaseException as error:
+        with named_failures():
+            async with asyncio.timeout(timeout_s):
+                await connection.connect()  # pyright: ignore[reportUnknownMemberType]
+                # The abstract channel, which the signature names, does not know publishing without a drain.
+                return Link(connection, wire, cast(Channel, await connection.channel()))
+    except BaseException:
         if wire.writer is not None:
             wire.writer.transport.abort()
-        if isinstance(error, FAILURES) or (isinstance(error, asyncio.CancelledError) and not was_cancelled()):
-            raise try_later(error) from error
         raise

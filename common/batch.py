@@ -62,7 +62,7 @@ class Batch:
         self.bar_lanes[key] = min(lane, self.bar_lanes.get(key, lane))
 
     def put_footprint(self, row: FootprintRow, lane: int = LANE_LIVE) -> None:
-        """Add a second, or replace the waiting one if it outranks it; the same second without ids keeps the known ids."""
+        """Add a second, or replace the waiting one if it outranks it; the same second without ids is no news."""
         key = (row.symbol, row.time)
         older = self.footprints.get(key)
         if older is None or (outranks(row, older) and not _only_forgets_ids(row, older)):
@@ -89,7 +89,11 @@ class Batch:
         symbol, source = retraction.symbol, retraction.source
         first_bar_s = retraction.from_s - retraction.from_s % 60
         for key, bar in self.bars.items():
-            if bar.complete and (bar.symbol, bar.source) == (symbol, source) and first_bar_s <= bar.time <= retraction.to_s:
+            if (
+                bar.complete
+                and (bar.symbol, bar.source) == (symbol, source)
+                and first_bar_s <= bar.time <= retraction.to_s
+            ):
                 self.bars[key] = replace(bar, complete=False, grade=GRADE_PART)
         for key, second in self.footprints.items():
             in_range = retraction.from_s <= second.time <= retraction.to_s

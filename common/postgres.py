@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import asyncpg
@@ -54,7 +54,7 @@ def _named(error: Exception) -> Exception | None:
         return TryLater(text)
     if isinstance(error, _WRONG_SETUP):
         return ConfigError(text)
-    # asyncpg's own DataError is an InterfaceError too: a value that does not fit its parameter, so not the server's fault.
+    # asyncpg's own DataError is an InterfaceError too: a value that does not fit its parameter, so a bug of ours.
     if isinstance(error, _DOUBTFUL) and not isinstance(error, ValueError):
         return Reconnect(text)
     if getattr(error, "sqlstate", None) == _TRANSACTION_TIMEOUT:
@@ -63,7 +63,7 @@ def _named(error: Exception) -> Exception | None:
 
 
 @contextmanager
-def named_errors() -> Iterator[None]:
+def named_errors() -> Generator[None]:
     """Raise TryLater, Reconnect or ConfigError in place of the driver's errors; a bug passes unchanged."""
     try:
         yield

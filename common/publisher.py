@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import Protocol, cast
 
-import aiormq.abc
 import msgspec
 from aiormq import spec
+from aiormq.channel import Channel
+from pamqp.common import FieldValue
 
-from common.amqp import FAILURES, Link, open_link, try_later, was_cancelled
+from common.amqp import FAILURES, Link, named_failures, open_link, try_later
 from common.backoff import full_jitter
 from common.clock import Clock
 from common.contracts import OutgoingMessage
@@ -63,7 +64,7 @@ class Publisher(Protocol):
         ...
 
     def publish_transient(self, message: OutgoingMessage, *, exchange: str = EXCHANGE) -> None:
-        """Send when possible, without waiting; the oldest waiting one is dropped and counted when there are too many."""
+        """Send when possible, without waiting; when too many wait, the oldest is dropped and counted."""
         ...
 
     def refusal(self, message: OutgoingMessage) -> str | None:
@@ -71,7 +72,9 @@ class Publisher(Protocol):
         ...
 
 
-def dead_letter(raw: bytes, reason: str, source: str, bytes_max: int = PublisherLimits().dead_bytes_max) -> OutgoingMessage:
+def dead_letter(
+    raw: bytes, reason: str, source: str, bytes_max: int = PublisherLimits().dead_bytes_max
+) -> OutgoingMessage:
     """What nobody could read or send, with the reason in a header, cut to a size the broker takes."""
     headers = {"reason": reason[:1000], "source": source, "bytes": len(raw)}
     return OutgoingMessage(source[:_SHORT_STRING_MAX], "", raw[:bytes_max], headers=json.dumps(headers))
@@ -91,11 +94,11 @@ def message_type(key: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _headers(text: str) -> dict[str, spec.FieldValue]:
-    value = json.loads(text) if text else {}
+def _headers(text: str) -> dict[str, FieldValue]:
+    value: object = json.loads(text) if text else {}
     if not isinstance(value, dict):
         raise ValueError("headers are not a JSON object")
-    return cast(dict[str, spec.FieldValue], value)
+    return cast(dict[str, FieldValue], value)
 
 
 class _Parcel(msgspec.Struct, frozen=True):
@@ -231,13 +234,12 @@ class AmqpPublisher:
     async def _confirm(self, parcels: list[_Parcel]) -> None:
         link = await self._open()
         try:
-            async with asyncio.timeout(self._limits.confirm_timeout_s):
-                answers = await asyncio.gather(*(self._send(link.channel, p) for p in parcels), return_exceptions=True)
-        except BaseException as error:
+            with named_failures():
+                async with asyncio.timeout(self._limits.confirm_timeout_s):
+                    sends = (self._send(link.channel, parcel) for parcel in parcels)
+                    answers = await asyncio.gather(*sends, return_exceptions=True)
+        except BaseException:
             self._drop(link)
-            # A frozen broker ends a publish in CancelledError although nobody cancelled.
-            if isinstance(error, FAILURES) or (isinstance(error, asyncio.CancelledError) and not was_cancelled()):
-                raise try_later(error) from error
             raise
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         self.confirmed_total += len(parcels) - len(failures)
@@ -250,7 +252,7 @@ class AmqpPublisher:
                 raise failure
         raise try_later(failures[0]) from failures[0]
 
-    async def _send(self, channel: aiormq.abc.AbstractChannel, parcel: _Parcel) -> None:
+    async def _send(self, channel: Channel, parcel: _Parcel) -> None:
         message = parcel.message
         dead = parcel.exchange == EXCHANGE_DEAD
         seconds = message.committed_s or self._wall_ms() // 1000

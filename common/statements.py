@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import astuple
+
 from common.batch import Batch
 from common.contracts import GapRow, Retraction
 
@@ -93,18 +95,10 @@ def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]
 
 
 def upsert_arguments(batch: Batch) -> list[list[object]]:
-    """Parameters of UPSERT and UPSERT_FORCED."""
-    bars = [
-        (r.time, r.symbol, r.o, r.h, r.l, r.c, r.v, r.n, r.quote_vol, r.buy_vol, r.buy_quote_vol)
-        + (r.source, r.complete, r.grade)
-        for _, r in sorted(batch.bars.items())
-    ]
-    footprints = [
-        (r.time, r.symbol, r.open, r.high, r.low, r.close, r.buy_vol, r.sell_vol, r.buy_quote, r.sell_quote, r.n)
-        + (r.first_id, r.last_id, r.source, r.complete, r.grade)
-        for _, r in sorted(batch.footprints.items())
-    ]
-    cursors = [(r.service, r.venue, r.symbol, r.last_id, r.event_s) for _, r in sorted(batch.cursors.items())]
+    """Parameters of UPSERT and UPSERT_FORCED: the structs' fields, in the order in which they are declared."""
+    bars = [astuple(row) for _, row in sorted(batch.bars.items())]
+    footprints = [astuple(row) for _, row in sorted(batch.footprints.items())]
+    cursors = [astuple(row) for _, row in sorted(batch.cursors.items())]
     return _columns(bars, 14) + _columns(footprints, 16) + _columns(cursors, 5)
 
 
@@ -180,11 +174,7 @@ def format_ranges(ranges: Iterable[tuple[int, int]]) -> str:
 
 def gap_arguments(gaps: Iterable[GapRow]) -> list[list[object]]:
     """Parameters of UPSERT_GAPS."""
-    rows = [
-        (g.service, g.venue, g.symbol, g.from_id, g.to_id, g.from_ms, g.to_ms, format_ranges(g.missing))
-        + (g.status.value, g.reason, g.tries, g.restored_n)
-        for g in gaps
-    ]
+    rows = [(*astuple(g)[:7], format_ranges(g.missing), g.status.value, *astuple(g)[9:]) for g in gaps]
     return _columns(rows, 12)
 
 

@@ -173,7 +173,7 @@ class Store:
             return self._writer
         try:
             async with asyncio.timeout(self._limits.lock_retry_s):
-                while not await self.acquire():
+                while not await self.acquire():  # noqa: ASYNC110 - a server's lock has no event
                     await asyncio.sleep(self._limits.lock_poll_s)
         except TimeoutError as error:
             if self._writer is None:
@@ -245,9 +245,7 @@ async def _retract(
 
 def _row(kind: type[_Row], record: asyncpg.Record) -> _Row:
     """A stored row as its struct, numbers in canonical text."""
-    names = kind.__struct_fields__
-    types = kind.__annotations__
-    return kind(**{n: trim_decimal(record[n]) if types[n] == "str" and n not in _TEXT else record[n] for n in names})
-
-
-_TEXT = frozenset({"symbol", "source"})
+    numerics = {name for name, kind_name in kind.__annotations__.items() if kind_name == "str"} - {"symbol", "source"}
+    return msgspec.convert(
+        {n: trim_decimal(record[n]) if n in numerics else record[n] for n in kind.__struct_fields__}, kind
+    )

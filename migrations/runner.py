@@ -27,6 +27,7 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
   name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
 """
+_TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
 _ENTRY = "INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)"
 
 
@@ -118,7 +119,7 @@ async def _lock(con: Connection, limits: MigrationLimits) -> None:
     # that has the lock waits for that snapshot: a deadlock.
     try:
         async with asyncio.timeout(limits.lock_wait_s):
-            while not await con.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", LOCK_NAME):
+            while not await con.fetchval(_TRY_LOCK, LOCK_NAME):  # noqa: ASYNC110
                 await asyncio.sleep(limits.lock_poll_s)
     except TimeoutError as error:
         raise TryLater(f"another migration has been running for {limits.lock_wait_s:g} s") from error
