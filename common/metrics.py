@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -24,6 +24,7 @@ _WRONG_UNIT = re.compile(r"_(ms|us|ns|milliseconds|minutes|hours|kb|mb|kilobytes
 
 def new_registry() -> CollectorRegistry:
     """Make a registry of our own with the process metrics (memory, CPU, open files) in it."""
+    disable_created_metrics()  # a second series per counter that only says when the process began
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     return registry

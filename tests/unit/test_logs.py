@@ -82,7 +82,7 @@ def test_foreign_values_never_break_a_line(written):
 
     deep: list = []
     deep.append(deep)
-    log.info("x", extra={"a": Broken(), "b": float("nan"), "c": deep, "d": {1: {2, 2}}, "e": "\udc80\n"})
+    log.info("x", extra={"a": Broken(), "b": float("nan"), "c": deep, "d": {1: {2}}, "e": "\udc80\n"})
     (line,) = written()
     assert "Broken" in line["a"] and line["b"] == "nan" and line["d"] == {"1": [2]}
 
