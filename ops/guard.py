@@ -11,10 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ops.server_process import ServerProcess, identify
-from ops.server_state import STATE_FILE
+from ops.server_state import STATE_FILE, lock_of
 from ops.services import stop_servers
 
 
@@ -27,14 +28,19 @@ def start_guard(pid: int, folder: Path) -> ServerProcess:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    return identify(child)
+    guard = identify(child)
+    guard.release()
+    return guard
 
 
 def stop_all(folder: Path) -> None:
     """Stop and remove every instance whose state folder lies directly in `folder`, then the folder."""
     for note in sorted(folder.glob(f"*/{STATE_FILE}")):
-        stop_servers(note.parent, remove=True)
+        # Another one may be doing the same.
+        with suppress(FileNotFoundError):
+            stop_servers(note.parent, remove=True)
     shutil.rmtree(folder, ignore_errors=True)
+    lock_of(folder).unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -26,6 +26,11 @@ def find_own_state() -> Path:
     return find_instances() / hashlib.blake2b(str(REPOSITORY).encode(), digest_size=5).hexdigest()
 
 
+def lock_of(folder: Path) -> Path:
+    """Lock file of a state folder; beside it, so that it outlives the folder's removal."""
+    return folder.parent / f"{folder.name}.lock"
+
+
 def read_state(folder: Path) -> dict[str, Any] | None:
     """What an instance wrote about itself; None when there is none, ConfigError when it can not be read."""
     file = folder / STATE_FILE

@@ -29,6 +29,12 @@ def answers_docker() -> bool:
     return _succeeds("docker", "info") and _succeeds("docker", "compose", "version")
 
 
+def pull_images(say: Say) -> None:
+    """Fetch the images that are not there yet."""
+    say("servers: docker compose pull")
+    _docker(UP_TIMEOUT_S, "compose", "--file", str(COMPOSE_FILE), "pull", "--policy", "missing")
+
+
 def start_compose(state: Path, say: Say) -> dict[str, Any]:
     """Bring the compose project of a state folder up and return its note; TryLater when it does not become healthy."""
     note = read_state(make_folder(state)) or _plan_project(state)

@@ -102,6 +102,11 @@ class PrivateServers:
         if remove:
             shutil.rmtree(self.state, ignore_errors=True)
 
+    def release(self) -> None:
+        """Let the servers outlive this process."""
+        for process in self._processes.values():
+            process.release()
+
     def kill_postgres(self) -> None:
         """End PostgreSQL and its backends with SIGKILL."""
         self._processes["postgres"].kill()

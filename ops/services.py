@@ -11,7 +11,7 @@ from typing import Any
 from common.errors import ConfigError
 from ops import servers_docker
 from ops.private_tree import Say, find_missing_tools, hold_lock, locate_tree, make_folder, provision_tree
-from ops.server_state import find_own_state, read_state
+from ops.server_state import find_own_state, lock_of, read_state
 from ops.servers_private import PrivateServers
 
 KIND_VARIABLE = "TRADING_BUS_SERVERS"
@@ -39,9 +39,22 @@ def start_servers(state: Path | None = None, say: Say = print, durable: bool = T
     # What `services up` printed into this shell is still our own instance, and may have to be started again.
     if given and not _is_ours(folder, given):
         return given
-    with hold_lock(make_folder(folder.parent) / f"{folder.name}.lock"):
+    make_folder(folder.parent)
+    with hold_lock(lock_of(folder)):
         kind = _kept_kind(folder) or choose_kind()
         return _STARTERS[kind](folder, say, durable)
+
+
+def fetch_servers(say: Say = print) -> str:
+    """Fetch what the servers are made of, without starting any; returns their kind."""
+    if read_given(os.environ):
+        return "given"
+    kind = choose_kind()
+    if kind == "docker":
+        servers_docker.pull_images(say)
+    else:
+        provision_tree(say)
+    return kind
 
 
 def stop_servers(state: Path | None = None, remove: bool = False) -> bool:
@@ -50,13 +63,11 @@ def stop_servers(state: Path | None = None, remove: bool = False) -> bool:
     note = read_state(folder)
     if note is None:
         return False
-    with hold_lock(folder.parent / f"{folder.name}.lock"):
+    with hold_lock(lock_of(folder)):
         if note["kind"] == "docker":
             servers_docker.stop_docker(folder, note, remove)
         else:
             PrivateServers(locate_tree(), folder, _silent).stop(remove)
-    if remove:
-        (folder.parent / f"{folder.name}.lock").unlink(missing_ok=True)
     return True
 
 
@@ -122,6 +133,7 @@ def _start_docker(folder: Path, say: Say, durable: bool) -> Servers:
 def _start_private(folder: Path, say: Say, durable: bool) -> Servers:
     servers = open_private(folder, say, durable)
     servers.start()
+    servers.release()
     return describe_private(servers)
 
 

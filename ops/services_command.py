@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ops.services import Servers, find_servers, start_servers, stop_servers
+from ops.services import Servers, fetch_servers, find_servers, start_servers, stop_servers
 
 EXAMPLE = "\b\nExample:\n  {}"
 STATE = click.option(
@@ -25,6 +25,12 @@ def services() -> None:
     Servers given in TS_DSN and RMQ_URL are used as they are; else they run in Docker if an engine answers, else as
     private processes out of Debian's packages.
     """
+
+
+@services.command(epilog=EXAMPLE.format("trading-bus services fetch"))
+def fetch() -> None:
+    """Fetch what the servers are made of, without starting them."""
+    _show_progress(f"servers: ready to start ({fetch_servers(_show_progress)})")
 
 
 @services.command(epilog=EXAMPLE.format('eval "$(trading-bus services up)"'))

@@ -1,0 +1,56 @@
+# Needs Python >= 3.11 with venv, make and git; everything else is fetched into the clone and the cache folder.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+READY := .venv/.ready
+# -n 2 pays from two cores on; a module stays on one worker, because some bring servers of their own.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+UV ?= uv
+
+.PHONY: help setup lint test demo lock clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with everything in it; does nothing when nothing changed.
+
+$(READY): requirements-dev.lock pyproject.toml
+	@set -e; \
+	if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  found=; \
+	  for python in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then echo 'setup: no Python >= 3.11 found; name one with PYTHON=...' >&2; exit 1; fi; \
+	  if ! $$found -c 'import venv, ensurepip' 2>/dev/null; then \
+	    echo "setup: $$found has no venv; on Debian install python3-venv" >&2; exit 1; fi; \
+	  echo "setup: making .venv with $$($$found --version)"; \
+	  $$found -m venv --clear .venv; \
+	fi; \
+	echo 'setup: installing the pinned packages'; \
+	PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --no-input --require-hashes -r requirements-dev.lock; \
+	PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --no-input --no-deps --no-build-isolation -e .; \
+	touch $(READY); \
+	echo 'setup: done'
+
+lint: setup ## Check style, types and the rules of the house.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+test: lint ## Check everything, then run all tests on real servers.
+	$(BIN)/trading-bus services fetch
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+demo: setup ## Run everything against loopback venues and check the result.
+	$(BIN)/trading-bus demo
+
+lock: ## Compile the lock files again; needs uv.
+	$(UV) pip compile --universal --generate-hashes --no-header --python-version 3.11 \
+	  -o requirements.lock pyproject.toml
+	$(UV) pip compile --universal --generate-hashes --no-header --python-version 3.11 --extra dev \
+	  -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean: ## Remove what setup and the tools made in the clone.
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
