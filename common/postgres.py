@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import asyncpg
 import msgspec
 
 from common.errors import ConfigError, Reconnect, TryLater
 
-Connection = asyncpg.Connection[asyncpg.Record]
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
 
 _DOUBTFUL = (
     asyncpg.PostgresConnectionError,
