@@ -60,21 +60,25 @@ class Market:
             wanted *= 2
 
 
-def _open_tape(config: Config, wall_ms: int) -> tuple[TapeSource, int]:
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _open_tape(config: Config) -> tuple[TapeSource, int]:
     trades = read_tapes(config.tapes, config.tape_limit)
     first_ms = min(rows[0].time_ms for rows in trades.values() if rows)
     lead_ms = int(config.lead_s * 1000 * config.speed) - (config.history_minutes or 0) * 60_000
     if config.start == "recorded":
         return TapeSource(trades, 0), first_ms - lead_ms
-    start_ms = wall_ms if config.start == "now" else config.start
+    start_ms = _wall_ms() if config.start == "now" else config.start
     anchor_ms = start_ms + lead_ms if config.epoch_ms is None else config.epoch_ms
     # Whole seconds, rounded up, so that every trade stays in a second of its own company.
     offset_ms = -((first_ms - anchor_ms) // 1000) * 1000
     return TapeSource(trades, offset_ms), start_ms
 
 
-def _open_seeded(config: Config, wall_ms: int) -> tuple[Source, int]:
-    start_ms = wall_ms if isinstance(config.start, str) else config.start
+def _open_seeded(config: Config) -> tuple[Source, int]:
+    start_ms = _wall_ms() if isinstance(config.start, str) else config.start
     minutes = SEEDED_HISTORY_MINUTES if config.history_minutes is None else config.history_minutes
     epoch_ms = start_ms - minutes * 60_000 if config.epoch_ms is None else config.epoch_ms
     epoch_s = epoch_ms // 60_000 * 60
@@ -88,13 +92,13 @@ def _open_seeded(config: Config, wall_ms: int) -> tuple[Source, int]:
         quiet_every=config.quiet_every,
         qty_decimals=config.qty_decimals,
     )
-    return source, start_ms
+    # Making the market takes a moment, and "now" means the moment after it.
+    return source, _wall_ms() if isinstance(config.start, str) else config.start
 
 
 def open_market(config: Config) -> Market:
     """The market that a configuration asks for, with its clock started (or held)."""
-    wall_ms = time.time_ns() // 1_000_000
-    source, start_ms = _open_tape(config, wall_ms) if config.tapes else _open_seeded(config, wall_ms)
+    source, start_ms = _open_tape(config) if config.tapes else _open_seeded(config)
     market = Market(source, VenueClock(start_ms, config.speed, config.hold))
     for symbol, from_id, to_id in config.withhold:
         market.withheld.add(symbol, from_id, to_id)

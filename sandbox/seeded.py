@@ -25,12 +25,11 @@ _DRAW = struct.Struct("<HBBI")  # one trade: moment in the second, price noise, 
 def poisson_steps(mean: float) -> list[float]:
     """Cumulative Poisson probabilities, for turning a uniform draw into a count by bisection."""
     steps: list[float] = []
-    count, chance, total = 0, math.exp(-mean), 0.0
-    while total < 1 - 1e-9 and count < 10 * mean + 40:
-        total += chance
+    total = 0.0
+    for count in range(int(mean + 12 * math.sqrt(mean)) + 40):
+        # By logarithms: e**-mean alone is zero for a busy symbol.
+        total += math.exp(count * math.log(mean) - mean - math.lgamma(count + 1)) if mean else 1.0
         steps.append(total)
-        count += 1
-        chance *= mean / count
     return steps
 
 
