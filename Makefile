@@ -50,7 +50,7 @@ lock: ## Compile the lock files again; needs uv.
 	$(UV) pip compile --universal --generate-hashes --no-header --python-version 3.11 \
 	  -o requirements.lock pyproject.toml
 	$(UV) pip compile --universal --generate-hashes --no-header --python-version 3.11 --extra dev \
-	  -c requirements.lock -o requirements-dev.lock pyproject.toml
+	  -o requirements-dev.lock pyproject.toml
 
 clean: ## Remove what setup and the tools made in the clone.
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
