@@ -56,15 +56,22 @@ def _read_symbols(context: click.Context, option: click.Parameter, text: str) ->
     return tuple(filter(None, text.split(",")))
 
 
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that nobody can see half-written."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
 async def _serve(config: Config, ready_file: Path | None) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with Sandbox(config) as venue:
         line = json.dumps({"port": venue.port})
-        click.echo(line)
         if ready_file:
-            ready_file.write_text(line + "\n", encoding="utf-8")  # noqa: ASYNC240 - once, before anyone listens
+            _write_whole(ready_file, line + "\n")
+        click.echo(line)
         waits = [asyncio.create_task(stop.wait()), asyncio.create_task(venue.wait_failed())]
         done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:

@@ -87,6 +87,7 @@ class Hub:
         self._clock = clock
         self._troubles = troubles
         self._names = {symbol: symbol.lower() for symbol in symbols}
+        self._traded = {f"{name}@aggTrade" for name in self._names.values()}
         self._tickers = {symbol: frames.DayTicker() for symbol in (*self._names, "BTCUSDT")}
         self._listeners: dict[str, set[Connection]] = {}
 
@@ -115,7 +116,7 @@ class Hub:
         for name in names:
             connection.names[name] = None
             self._listeners.setdefault(name, set()).add(connection)
-            if name.endswith("@aggTrade"):
+            if name in self._traded:
                 self._clock.release()
 
     def _unsubscribe(self, connection: Connection, names: Iterable[str]) -> None:
