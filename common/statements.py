@@ -206,3 +206,14 @@ TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
 """The right to write as an owner; an owner whose lock can be had is dead."""
 
 UNLOCK = "SELECT pg_advisory_unlock(hashtextextended($1, 0))"
+
+OWNERS = """
+SELECT owner, lane, count(*)::int AS flushes, sum(cardinality(keys))::bigint AS messages,
+       extract(epoch FROM now() - min(created_at))::float8 AS age_s,
+       EXISTS (SELECT FROM pg_locks l
+                WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended(b.owner, 0)) AS alive
+  FROM bus_outbox b GROUP BY owner, lane ORDER BY owner, lane
+"""
+"""Who has messages waiting, and whether somebody holds their lock; looking at a lock does not disturb its owner."""
