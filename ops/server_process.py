@@ -160,16 +160,21 @@ def find_children(pid: int) -> list[int]:
     children: list[int] = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         fields = _stat_fields(stat)
-        if fields and int(fields[1]) == pid and fields[0] not in "ZX":
+        if fields and int(fields[1]) == pid and not _is_finished(fields):
             children.append(int(stat.parent.name))
     return children
 
 
 def _read_stat(pid: int) -> tuple[str, int]:
     fields = _stat_fields(Path(f"/proc/{pid}/stat"))
-    if not fields or fields[0] in "ZX":
+    if not fields or _is_finished(fields):
         return "gone", 0
     return "alive", int(fields[19])
+
+
+def _is_finished(fields: list[str]) -> bool:
+    """A zombie whose other threads still run has not let go of its ports yet."""
+    return fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
 
 
 def _stat_fields(path: Path) -> list[str]:
