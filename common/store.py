@@ -87,6 +87,7 @@ class Store:
         self._limits = limits or StoreLimits()
         self._writer: Connection | None = None
         self._owned = False
+        self._writer_turn = asyncio.Lock()
         self._reader: Connection | None = None
         self._reader_turn = asyncio.Lock()
 
@@ -116,19 +117,8 @@ class Store:
         """
         if not batch:
             return Committed(0, 0, 0)
-        con = await self._owned_writer()
-        try:
-            with named_errors():
-                async with asyncio.timeout(self._limits.commit_timeout_s), con.transaction():
-                    return await self._write(con, batch, force)
-        except TryLater as error:
-            if isinstance(error, Reconnect):
-                log.warning("commit in doubt", extra={"owner": self.owner, "error": str(error)})
-                self._drop_writer()
-            raise
-        except BaseException:
-            self._drop_writer()
-            raise
+        async with self._writer_turn:
+            return await self._commit(batch, force)
 
     async def query(self, text: str, *args: object, timeout_s: float | None = None) -> list[asyncpg.Record]:
         """Run one statement on the second connection, which comes back by itself after a loss.
@@ -161,6 +151,21 @@ class Store:
                     con.terminate()
         self._writer = self._reader = None
         self._owned = False
+
+    async def _commit(self, batch: Batch, force: bool) -> Committed:
+        con = await self._owned_writer()
+        try:
+            with named_errors():
+                async with asyncio.timeout(self._limits.commit_timeout_s), con.transaction():
+                    return await self._write(con, batch, force)
+        except TryLater as error:
+            if isinstance(error, Reconnect):
+                log.warning("commit in doubt", extra={"owner": self.owner, "error": str(error)})
+                self._drop_writer()
+            raise
+        except BaseException:
+            self._drop_writer()
+            raise
 
     def _drop_writer(self) -> None:
         if self._writer is not None:

@@ -411,3 +411,8 @@ async def test_overlapping_writers_do_not_deadlock(ts_dsn: str) -> None:
     finally:
         for store in stores:
             await store.close()
+
+
+async def test_commits_of_one_store_wait_for_each_other(store: Store) -> None:
+    answers = await asyncio.gather(*(store.commit(batch_of(make_second(T0 + t))) for t in range(20)))
+    assert [a.messages for a in answers] == [1] * 20
