@@ -80,7 +80,11 @@ async def _serve(config: Config, ready_file: Path | None) -> None:
             task.result()
 
 
-@click.command(help=__doc__, context_settings={"show_default": True})
+# The mark keeps click from joining the lines of the list.
+_HELP = (__doc__ or "").replace("judge:\n\n", "judge:\n\n\b\n")
+
+
+@click.command(help=_HELP, context_settings={"show_default": True})
 @click.option("--host", default=Config.host)
 @click.option("--port", default=Config.port, help="0: a free one")
 @click.option("--ready-file", type=click.Path(path_type=Path), default=None)
