@@ -160,17 +160,21 @@ async def test_process(tmp_path: Path):
             *(sys.executable, "-m", "sandbox", "--ready-file", str(ready), "--script", str(script), *flags),
             stdout=asyncio.subprocess.PIPE,
         )
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 20)
-        port = json.loads(line)["port"]
-        assert json.loads(ready.read_text()) == {"port": port}
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as api:
-            async with asyncio.timeout(10):
-                while (await api.get("/api/v3/ping")).status_code != 200:
-                    await asyncio.sleep(0.02)
-            seen.append(await get(api, "/api/v3/aggTrades", symbol="BTCUSDT", fromId=0, limit=50))
-        async with connect(f"ws://127.0.0.1:{port}/stream?streams=btcusdt@aggTrade") as socket:
-            assert "aggTrade" in str(await asyncio.wait_for(socket.recv(), 10))
-            process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 10) == 0
+        try:
+            assert process.stdout is not None
+            port = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))["port"]
+            assert json.loads(ready.read_text()) == {"port": port}
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as api:
+                async with asyncio.timeout(10):
+                    while (await api.get("/api/v3/ping")).status_code != 200:
+                        await asyncio.sleep(0.02)
+                seen.append(await get(api, "/api/v3/aggTrades", symbol="BTCUSDT", fromId=0, limit=50))
+            async with connect(f"ws://127.0.0.1:{port}/stream?streams=btcusdt@aggTrade") as client:
+                assert "aggTrade" in str(await asyncio.wait_for(client.recv(), 10))
+                process.send_signal(signal.SIGTERM)
+                assert await asyncio.wait_for(process.wait(), 10) == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
     assert seen[0] == seen[1] and len(seen[0]) == 50
