@@ -55,7 +55,8 @@ Dir::Etc::SourceList "{a}/sources.list"; Dir::Etc::SourceParts "{a}/parts";
 Dir::Etc::Preferences "/dev/null"; Dir::Etc::PreferencesParts "{a}/parts";
 APT::Architecture "{arch}"; APT::Architectures {{ "{arch}"; }};
 APT::Install-Recommends "false"; APT::Default-Release "";
-Acquire::Languages "none"; Acquire::Retries "3"; APT::Sandbox::User ""; Debug::NoLocking "1";
+Acquire::Languages "none"; Acquire::Retries "3"; APT::Sandbox::User ""; APT::Update::Error-Mode "any";
+Debug::NoLocking "1";
 """
 
 Say = Callable[[str], None]
@@ -336,5 +337,6 @@ def _run(command: list[str], cwd: Path | None = None, timeout_s: float = STEP_TI
         raise TryLater(f"{command[0]} did not finish within {timeout_s:.0f} s") from error
     if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise TryLater(f"{' '.join(command[:1] + command[-1:])} failed ({done.returncode}): {words[-1]}")
+        reason = next((line for line in words if line.startswith("E:")), words[-1])
+        raise TryLater(f"{' '.join(command[:1] + command[-1:])} failed ({done.returncode}): {reason}")
     return done.stdout

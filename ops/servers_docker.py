@@ -15,7 +15,7 @@ from common.errors import TryLater
 from ops.private_tree import Say, make_folder
 from ops.rabbitmq_probe import answers_management
 from ops.server_process import pick_ports, wait_until
-from ops.server_state import REPOSITORY, read_state, write_state
+from ops.server_state import REPOSITORY, STATE_FILE, read_state, write_state
 
 COMPOSE_FILE = REPOSITORY / "compose.yaml"
 ANSWER_TIMEOUT_S = 10
@@ -37,10 +37,17 @@ def pull_images(say: Say) -> None:
 
 def start_compose(state: Path, say: Say) -> dict[str, Any]:
     """Bring the compose project of a state folder up and return its note; TryLater when it does not become healthy."""
-    note = read_state(make_folder(state)) or _plan_project(state)
+    kept = read_state(make_folder(state))
+    note = kept or plan_project(state)
     write_state(state, note)
     say("servers: docker compose up")
-    _compose(note, UP_TIMEOUT_S, "up", "--detach", "--wait", "--wait-timeout", "300")
+    try:
+        _compose(note, UP_TIMEOUT_S, "up", "--detach", "--wait", "--wait-timeout", "300")
+    except TryLater:
+        if kept is None:
+            # Nothing was made yet that would bind this instance to Docker.
+            (state / STATE_FILE).unlink()
+        raise
     if not wait_until(lambda: answers_management(management_url(note)), 60, poll_s=0.2):
         raise TryLater("RabbitMQ's management API does not answer in its container")
     return note
@@ -79,7 +86,8 @@ def management_url(note: dict[str, Any]) -> str:
     return f"http://trading_bus:{note['password']}@127.0.0.1:{note['ports']['management']}"
 
 
-def _plan_project(state: Path) -> dict[str, Any]:
+def plan_project(state: Path) -> dict[str, Any]:
+    """Note of a project yet to be made: its name, free ports, a password."""
     postgres, amqp, management = pick_ports(3)
     return {
         "kind": "docker",

@@ -1,6 +1,7 @@
 """What the server tools decide, without any server."""
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -9,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from common.errors import ConfigError, TryLater
-from ops import cli, private_tree, server_process, server_state, services
+from ops import cli, private_tree, server_process, server_state, servers_docker, services
 from ops.server_process import ServerProcess, identify, pick_ports, start_process, wait_ready
 from ops.services import choose_kind, find_servers, read_given, start_servers, stop_servers
 
@@ -77,6 +79,48 @@ def test_addresses_in_the_shell_that_are_our_own_are_not_given(bare: Path, monke
         start_servers()
     monkeypatch.setenv("TS_DSN", "postgresql://u:q@127.0.0.1:1/x")
     assert start_servers().kind == "given"
+
+
+def test_a_failed_first_start_in_docker_binds_nothing(bare: Path) -> None:
+    client = bare / "docker"
+    client.write_text(
+        '#!/bin/sh\ncase "$*" in info|"compose version") exit 0;; *) echo "no such image" >&2; exit 1;; esac\n'
+    )
+    client.chmod(0o755)
+    with pytest.raises(TryLater, match="no such image"):
+        start_servers(say=lambda _: None)
+    client.unlink()
+    with pytest.raises(ConfigError, match="no servers"):
+        start_servers()
+
+
+def test_compose_gets_the_ports_and_the_password(bare: Path) -> None:
+    client, seen = bare / "docker", bare / "seen"
+    client.write_text(
+        f'#!/bin/sh\n[ "$1" = compose ] || exit 0\necho "$@" >>{seen}\n'
+        f'echo "$TRADING_BUS_POSTGRES_PORT $TRADING_BUS_PASSWORD" >>{seen}\necho timescaledb; echo rabbitmq\n'
+    )
+    client.chmod(0o755)
+    state = bare / "state/one"
+    note = servers_docker.plan_project(state)
+    server_state.write_state(private_tree.make_folder(state), note)
+    found = find_servers(state)
+    assert found is not None
+    assert found.kind == "docker"
+    assert found.ts_dsn == f"postgresql://postgres:{note['password']}@127.0.0.1:{note['ports']['postgres']}/trading_bus"
+    assert f"{note['ports']['postgres']} {note['password']}\n" in seen.read_text()
+    assert stop_servers(state, remove=True)
+    assert "down --volumes" in seen.read_text()
+    assert not state.exists()
+
+
+def test_compose_names_two_pinned_images_on_loopback() -> None:
+    compose = yaml.safe_load((server_state.REPOSITORY / "compose.yaml").read_text())
+    assert set(compose["services"]) == {"timescaledb", "rabbitmq"}
+    for service in compose["services"].values():
+        assert re.fullmatch(r"[a-z/]+:\d+\.\d+\.\d+(-\w+)?", service["image"])
+        assert all(port.startswith("127.0.0.1:${") for port in service["ports"])
+        assert service["healthcheck"]["test"][0] == "CMD"
 
 
 def test_packages_of_the_plan() -> None:
