@@ -1,0 +1,438 @@
+"""One symbol of one venue: trades in, rows out, and for each row whether it is proven whole.
+
+Everything that makes a span unproven is a gap (a jump of ids, time without a live connection, time since the cursor),
+so a closed row is complete exactly if no gap touches it. Time is the venue's: `advance` is told the watermark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from common.batch import Batch
+from common.contracts import (
+    GRADE_EXACT,
+    GRADE_PART,
+    LANE_LIVE,
+    LANE_REPAIR,
+    CursorRow,
+    GapStatus,
+    Retraction,
+)
+from common.venues.market import Kline, Trade
+from ohlcv_ingestor.bars import bar_row, kline_bar
+from ohlcv_ingestor.bricks import Brick, add_trade, footprint_row, settle_brick, start_brick
+from ohlcv_ingestor.continuity import Continuity
+from ohlcv_ingestor.gaps import Gap, clip_runs, gap_row
+from ohlcv_ingestor.ring import Minute, Ring, minute_of
+
+
+@dataclass(frozen=True)
+class SeriesLimits:
+    """Spans in venue time and counts that bound one series."""
+
+    ring_s: int = 300
+    gap_settle_ms: int = 1_000
+    settle_s: int = 3
+    backfill_s: int = 6_000
+    tries_max: int = 3
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Which rows a series writes: its service, venue, symbol, `source` and the venue's scale."""
+
+    service: str
+    venue: str
+    symbol: str
+    source: str
+    scale: int
+
+
+@dataclass
+class Stored:
+    """What the database knows of a series: cursor, the ring before it, and gaps not repaired."""
+
+    last_id: int
+    event_s: int
+    carry: int | None = None
+    minutes: dict[int, Minute] = field(default_factory=lambda: dict[int, Minute]())
+    open_gaps: list[Gap] = field(default_factory=lambda: list[Gap]())
+    barred: list[Gap] = field(default_factory=lambda: list[Gap]())
+
+
+class Series:
+    """State of one (venue, symbol). It is young, and says nothing, until `restart` or `baseline` gave it a start."""
+
+    def __init__(self, stream: Stream, limits: SeriesLimits) -> None:
+        self.stream = stream
+        self.limits = limits
+        self.ids = Continuity(limits.gap_settle_ms)
+        self.ring = Ring()
+        self.young = True
+        self.start_s = 0
+        self.closed_s = 0
+        self.watermark_ms = 0
+        self.covered_ms: int | None = None
+        self.ignored = 0
+        self._seconds: dict[int, int] = {}
+        self._bars: dict[int, int] = {}
+        self._cursor = self._start = (-2, 0)
+
+    # ---- start
+
+    def restart(self, stored: Stored) -> None:
+        """Go on from the cursor: what the venue did since then is a gap until repaired."""
+        self.young = False
+        self.closed_s = stored.event_s
+        self.ring.minutes, self.ring.carry = stored.minutes, stored.carry
+        ids = self.ids
+        ids.next_id = stored.last_id + 1
+        traded = [s for record in stored.minutes.values() for s in record.bricks]
+        ids.last_ms = 1000 * max(traded) if traded else 0
+        tail = next((g for g in stored.open_gaps if g.to_id is None and g.from_id <= ids.next_id), None)
+        if tail is None:
+            tail = Gap(ids.next_id, None, 1000 * stored.event_s, None, "restart", recorded=True)
+        for gap in stored.open_gaps + stored.barred:
+            if gap.from_id > stored.last_id and gap is not tail:
+                # It lies in the span that is asked for again; with the same first id it is the same ledger row.
+                if gap.from_id != tail.from_id:
+                    tail.subsumed.append(gap)
+            elif gap in stored.barred:
+                ids.barred.append(gap)
+            elif gap is not tail:
+                ids.open_gap(gap)
+        ids.open_gap(tail)
+
+    def baseline(self, first_id: int, from_s: int, close: int | None, idle: list[Gap]) -> None:
+        """Begin at `first_id`, the first trade the venue has since the minute `from_s`, with the close before it.
+
+        `idle` are ledger gaps of the time in which the symbol was not wanted: they end here.
+        """
+        self.young = False
+        self.start_s = self.closed_s = from_s
+        self._start = (first_id - 1, from_s)
+        self.ring.carry = close
+        self.ring.evict(from_s, set())
+        ids, seen = self.ids, self.ids.first_seen
+        if seen is None or ids.next_id is None or ids.next_id <= first_id:
+            ids.next_id, ids.last_ms, ids.tail, ids.gaps = first_id, 1000 * from_s, None, []
+            start = Gap(first_id, None, 1000 * from_s, None, "first", silent=True, probe_ms=self.covered_ms)
+            ids.open_gap(start)
+        else:
+            ids.gaps = [g for g in ids.gaps if g.to_id is None or g.to_id >= first_id]
+            for gap in ids.gaps:
+                gap.from_ms = max(gap.from_ms, 1000 * from_s)
+                if gap.from_id < first_id:
+                    gap.from_id, gap.prev_last = first_id, None
+                gap.missing = [(max(a, first_id), b) for a, b in gap.missing if b >= first_id]
+            if seen.id > first_id:
+                start = Gap(
+                    first_id, seen.id - 1, 1000 * from_s, seen.time_ms, "first",
+                    missing=[(first_id, seen.id - 1)], next_first=seen.first, silent=True,
+                )  # fmt: skip
+                ids.open_gap(start)
+        for gap in idle:
+            gap.to_id, gap.to_ms = max(first_id, gap.from_id) - 1, 1000 * from_s
+            ids.changed.append(gap)
+
+    # ---- stream
+
+    def add(self, t: Trade) -> None:
+        """Take a streamed trade."""
+        second = t.time_ms // 1000
+        if second < self.closed_s:
+            self._add_late(t, second)
+        elif self.ids.see(t):
+            self._put(t, second)
+
+    def lose(self, at_ms: int, reason: str) -> None:
+        """No live connection covers the symbol any more."""
+        self.covered_ms = None
+        self.ids.lose(max(at_ms, 1000 * self.closed_s), reason)
+
+    def resume(self, from_ms: int) -> None:
+        """A live connection covers the symbol again, from this venue time on."""
+        self.covered_ms = from_ms
+        self.ids.resume(from_ms)
+
+    def advance(self, to_ms: int) -> bool:
+        """Close what ends at or before the watermark; true if a second was closed."""
+        if to_ms <= self.watermark_ms:
+            return False
+        self.watermark_ms = to_ms
+        if self.young or to_ms // 1000 <= self.closed_s:
+            return False
+        self._close_to(to_ms // 1000)
+        return True
+
+    def last_close(self) -> int | None:
+        """Close of the newest trade known."""
+        traded = [m for m, record in self.ring.minutes.items() if record.bricks or record.settled]
+        return self.ring.minutes[max(traded)].close() if traded else self.ring.carry
+
+    def traded_at(self, second: int) -> bool:
+        """Did a trade fall into this second (as far as it is in the ring)?"""
+        record = self.ring.minutes.get(minute_of(second))
+        return record is not None and second in record.bricks
+
+    # ---- repair
+
+    def ready_gaps(self) -> list[Gap]:
+        """Gaps whose span is settled at the venue and that no repair is at work on."""
+        if self.young:
+            return []
+        settled = self.watermark_ms - 1000 * self.limits.settle_s
+        return [
+            g
+            for g in self.ids.gaps
+            if not (g.active or g.parked)
+            and (g.recorded or g.silent)
+            and (end := g.probe_ms if g.to_id is None else g.to_ms) is not None
+            and end <= settled
+        ]
+
+    def restore_trades(self, gap: Gap, trades: Iterable[Trade]) -> None:
+        """Add trades fetched for a gap."""
+        for t in trades:
+            if self.ids.restore(gap, t):
+                self.ids.changed.append(gap)
+                gap.from_ms = min(gap.from_ms, t.time_ms)
+                second = t.time_ms // 1000
+                self._put(t, second)
+                self._seconds[second] = LANE_REPAIR
+
+    def restore_seconds(self, klines: Iterable[Kline], from_s: int, to_s: int) -> None:
+        """Replace all bricks of [from_s, to_s) by 1 s klines."""
+        for minute in range(minute_of(from_s), to_s, 60):
+            bricks = self.ring.ensure(minute).bricks
+            for second in [s for s in bricks if from_s <= s < to_s]:
+                del bricks[second]
+        for k in klines:
+            if k.n and from_s <= k.open_s < to_s:
+                self.ring.minutes[minute_of(k.open_s)].bricks[k.open_s] = settle_brick(k)
+                self._seconds[k.open_s] = LANE_REPAIR
+
+    def restore_bars(self, klines: Iterable[Kline]) -> None:
+        """Hand on whole minutes of a long gap by their 1 m klines, ahead of their seconds."""
+        for k in klines:
+            record = self.ring.ensure(k.open_s)
+            record.settled = kline_bar(k)
+            self._bars[k.open_s] = LANE_REPAIR
+
+    def settle(self, gap: Gap) -> bool:
+        """End a repair attempt that the venue answered; false if it is to be tried again."""
+        whole = not gap.missing and gap.adds_up()
+        if whole:
+            self.ids.close(gap, GapStatus.REPAIRED)
+            return True
+        gap.tries += 1
+        if gap.tries >= self.limits.tries_max:
+            gap.retract = True
+            self.ids.close(gap, GapStatus.SOURCE_MISSING)
+            return True
+        self.ids.changed.append(gap)
+        return False
+
+    def narrow(self, gap: Gap, first_id: int, from_s: int, close: int | None) -> Gap:
+        """Park the part of a gap that lies before `from_s`, whose first trade is `first_id`; returns the rest."""
+        rest = Gap(
+            first_id, gap.to_id, 1000 * from_s, gap.to_ms, gap.reason, next_first=gap.next_first,
+            missing=[] if gap.to_id is None else clip_runs(gap.missing, first_id, gap.to_id),
+            probe_ms=gap.probe_ms, silent=gap.silent, recorded=gap.recorded, narrowed=True, subsumed=gap.subsumed,
+        )  # fmt: skip
+        if gap is self.ids.tail:
+            self.ids.next_id = first_id
+            gap.missing = [(gap.from_id, first_id - 1)] if first_id > gap.from_id else []
+        else:
+            gap.missing = clip_runs(gap.missing, gap.from_id, first_id - 1)
+        gap.to_id, gap.to_ms, gap.parked, gap.subsumed = first_id - 1, 1000 * from_s, True, []
+        gap.probe_ms = gap.next_first = None
+        self.ids.changed.append(gap)
+        self.ids.open_gap(rest)
+        if close is not None:
+            self.ring.carry = close
+            record = self.ring.minutes.get(from_s)
+            if record is not None:
+                record.prev_close = close
+                self._mark_minutes(self.ring.rederive(from_s, from_s, self.closed_s), LANE_REPAIR)
+        return rest
+
+    # ---- rows
+
+    def drain(self, batch: Batch) -> None:
+        """Hand on every row, gap and cursor that changed."""
+        if self.young:
+            return
+        self._record_gaps(batch)
+        self._emit(batch)
+        self._move_cursor(batch)
+        self._evict()
+
+    def retire(self, batch: Batch) -> None:
+        """Hand on the last rows; from the last closed second on the symbol is not wanted."""
+        self.drain(batch)
+        if self.young:
+            return
+        last_id = self._last_closed_id()
+        idle = Gap(last_id + 1, None, 1000 * self.closed_s, None, "unsubscribed", status=GapStatus.NOT_SUBSCRIBED)
+        batch.put_gap(gap_row(idle, self.stream.service, self.stream.venue, self.stream.symbol))
+
+    # ---- inside
+
+    def _put(self, t: Trade, second: int) -> None:
+        minute = second - second % 60
+        record = self.ring.minutes.get(minute)
+        if record is None:
+            record = self.ring.minutes[minute] = Minute()
+        brick = record.bricks.get(second)
+        if brick is None:
+            record.bricks[second] = start_brick(t)
+        elif not add_trade(brick, t):
+            self.ignored += 1
+
+    def _add_late(self, t: Trade, second: int) -> None:
+        minute = minute_of(second)
+        if minute in self.ring.minutes:
+            tail = self.ids.tail
+            if self.ids.see(t):
+                self._put(t, second)
+                self._seconds[second] = LANE_LIVE
+                self._mark_minutes(self.ring.rederive(minute, minute, self.closed_s), LANE_LIVE)
+                if tail is not None and self.ids.tail is None:
+                    self._mark_after(second)
+            return
+        if self.ids.next_id is not None and t.id < self.ids.next_id:
+            self.ignored += 1  # inside a gap its repair fetches it again, else it is a duplicate
+            return
+        self.ids.see(t)
+        self.ids.open_gap(Gap(t.id, t.id, t.time_ms, t.time_ms, "late", missing=[(t.id, t.id)], retract=True))
+
+    def _close_to(self, new_s: int) -> None:
+        if new_s - self.closed_s > self.limits.backfill_s + 60:
+            # Older minutes of so long a gap get no rows by themselves: the ledger holds them.
+            self.ring.carry = self.last_close()
+            self.closed_s = minute_of(new_s - self.limits.backfill_s)
+        for minute in range(minute_of(self.closed_s), new_s, 60):
+            record = self.ring.ensure(minute)
+            record.prev_close = self.ring.close_before(minute)
+            for second in record.bricks:
+                if self.closed_s <= second < new_s:
+                    self._seconds[second] = LANE_LIVE
+            if minute + 60 <= new_s:
+                self._bars[minute] = LANE_LIVE
+        self.closed_s = new_s
+
+    def _record_gaps(self, batch: Batch) -> None:
+        ids, stream = self.ids, self.stream
+        for gap in ids.gaps:
+            if not (gap.recorded or gap.silent) and (gap.due_ms is None or gap.due_ms <= self.watermark_ms):
+                gap.recorded = True
+                ids.changed.append(gap)
+        if not ids.changed:
+            return
+        changed, ids.changed = dict.fromkeys(ids.changed), []
+        for gap in changed:
+            self._mark_gap(gap)
+            if not gap.recorded and gap.status is not GapStatus.NOT_SUBSCRIBED:
+                continue
+            batch.put_gap(gap_row(gap, stream.service, stream.venue, stream.symbol))
+            if gap.retract and gap.to_ms is not None and gap.status is not GapStatus.REPAIRED:
+                batch.retract(Retraction(stream.symbol, stream.source, gap.from_ms // 1000, gap.to_ms // 1000))
+                gap.retract = False
+
+    def _mark_gap(self, gap: Gap) -> None:
+        """Have the rows that a gap touches derived again."""
+        from_s = max(gap.from_ms // 1000, self.start_s)
+        # A gap that closed without a trade after it had touched all that came after it.
+        to_s = self.closed_s if gap.to_ms is None or gap.open_ended else min(gap.to_ms // 1000, self.closed_s)
+        from_minute, to_minute = minute_of(from_s), minute_of(to_s)
+        if gap.status in (GapStatus.OPEN, GapStatus.NOT_SUBSCRIBED):
+            minutes = [m for m in self.ring.minutes if from_minute <= m <= to_minute]
+        else:
+            minutes = self.ring.rederive(from_minute, to_minute, self.closed_s)
+        self._mark_minutes(minutes, LANE_REPAIR)
+        for minute in minutes:
+            for second in self.ring.minutes[minute].bricks:
+                if from_s <= second <= to_s:
+                    self._seconds[second] = LANE_REPAIR
+
+    def _mark_after(self, second: int) -> None:
+        """An open end got its second end at this closed second: what lies after it is no longer touched."""
+        for minute, record in self.ring.minutes.items():
+            if minute + 60 > second:
+                self._bars[minute] = LANE_REPAIR
+                self._seconds.update(dict.fromkeys((s for s in record.bricks if s >= second), LANE_REPAIR))
+
+    def _mark_minutes(self, minutes: Iterable[int], lane: int) -> None:
+        for minute in minutes:
+            self._bars[minute] = lane
+
+    def _whole(self, from_ms: int, to_ms: int) -> bool:
+        ids = self.ids
+        return not any(g.touches(from_ms, to_ms) for g in ids.gaps) and not any(
+            g.touches(from_ms, to_ms) for g in ids.barred
+        )
+
+    def _emit(self, batch: Batch) -> None:
+        symbol, source, scale = self.stream.symbol, self.stream.source, self.stream.scale
+        for second, lane in self._seconds.items():
+            brick = self._brick(second)
+            if second < self.closed_s and brick is not None:
+                complete = self._whole(1000 * second, 1000 * second + 1000)
+                grade = GRADE_EXACT if complete else GRADE_PART
+                batch.put_footprint(footprint_row(brick, symbol, source, scale, complete, grade), lane)
+        for minute, lane in self._bars.items():
+            bar = self.ring.bar(minute) if minute + 60 <= self.closed_s and minute in self.ring.minutes else None
+            if bar is not None:
+                complete = self._bar_whole(minute)
+                grade = GRADE_EXACT if complete else GRADE_PART
+                batch.put_bar(bar_row(bar, symbol, source, scale, complete, grade), lane)
+                self.ring.minutes[minute].emitted_close = bar.c
+        self._seconds.clear()
+        self._bars.clear()
+
+    def _bar_whole(self, minute: int) -> bool:
+        from_ms, to_ms = 1000 * minute, 1000 * (minute + 60)
+        if self.ring.minutes[minute].settled is None:
+            return self._whole(from_ms, to_ms)
+        return not any(g.touches(from_ms, to_ms) for g in self.ids.barred)
+
+    def _brick(self, second: int) -> Brick | None:
+        record = self.ring.minutes.get(minute_of(second))
+        return None if record is None else record.bricks.get(second)
+
+    def _last_closed_id(self) -> int:
+        """The highest id that no unclosed second can still hold: neither a trade there nor one missing from it."""
+        last = (self.ids.next_id or 1) - 1
+        for gap in self.ids.gaps:
+            if gap.missing and gap.to_ms is not None and gap.to_ms >= 1000 * self.closed_s:
+                last = min(last, gap.missing[0][0] - 1)
+        for minute, record in self.ring.minutes.items():
+            if minute + 60 > self.closed_s:
+                for second, brick in record.bricks.items():
+                    if second >= self.closed_s and brick.first_id is not None:
+                        last = min(last, brick.first_id - 1)
+        return last
+
+    def _move_cursor(self, batch: Batch) -> None:
+        """The cursor passes nothing that is neither in a row nor in the ledger."""
+        cursor = (self._last_closed_id(), self.closed_s)
+        if any(not g.recorded for g in self.ids.gaps):
+            cursor = self._start
+        if cursor > self._cursor:
+            self._cursor = cursor
+            batch.put_cursor(CursorRow(self.stream.service, self.stream.venue, self.stream.symbol, *cursor))
+
+    def _evict(self) -> None:
+        limits, minutes = self.limits, self.ring.minutes
+        if len(minutes) <= limits.ring_s // 60 + 2:
+            return
+        keep = {minute_of(self.ids.last_ms // 1000)}
+        for gap in self.ids.gaps:
+            end_ms = gap.probe_ms if gap.to_ms is None else gap.to_ms
+            first, last = minute_of(gap.from_ms // 1000), minute_of((gap.from_ms if end_ms is None else end_ms) // 1000)
+            keep.update(range(first, last + 60, 60) if gap.worked else (first, last))
+        self.ring.evict(minute_of(self.closed_s) - limits.ring_s, keep)
+        oldest_ms = 1000 * min(minutes)
+        self.ids.barred = [g for g in self.ids.barred if g.to_ms is None or g.to_ms >= oldest_ms]
