@@ -26,14 +26,16 @@ from common.feed_events import (
     Arrival,
     BadFrame,
     Event,
+    FeedCounts,
     FeedLimits,
     Inbox,
     Lost,
     Opened,
+    Slot,
     Subscribed,
     Unsubscribed,
 )
-from common.feed_socket import Connection, FeedCounts, Slot
+from common.feed_socket import Connection
 from common.venues.market import Market
 
 __all__ = [
@@ -160,13 +162,13 @@ class Feed:
         return frozenset[str]().union(*(c.subscriptions.actual for c in self._live if c.opened))
 
     def data_age_s(self) -> float:
-        """Seconds since the last data frame; before the first, since this feed was made."""
+        """Seconds since data arrived; before the first, since this feed was made."""
         return self._clock.monotonic_s() - self._counts.data_at_s
 
     @property
     def frames_total(self) -> int:
         """Frames received."""
-        return self._counts.frames
+        return self._counts.frames + sum(connection.frames for connection in self._live if connection.opened)
 
     @property
     def bad_total(self) -> int:

@@ -5,46 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from common.backoff import parse_retry_after
-from common.clock import Clock
 from common.errors import BadInput, Reconnect
-from common.feed_events import BadFrame, Event, FeedLimits, Inbox, Lost, Opened, Subscribed, Unsubscribed
+from common.feed_events import BadFrame, Event, Lost, Opened, Slot, Subscribed, Unsubscribed
+from common.patience import Patience
 from common.subscriptions import Subscriptions
-from common.venues.market import Ack, Cadence, Closing, Market, Message, Rejected, Trade
+from common.venues.market import Ack, Cadence, Closing, Message, Rejected, Trade
 
 log = logging.getLogger(__name__)
 
 _TICK_MAX_S = 0.25
 _TICKS_PER_STALE = 10
-
-
-class FeedCounts:
-    """What a feed has seen so far, over all its connections."""
-
-    def __init__(self, now_s: float) -> None:
-        self.frames = 0
-        self.bad = 0
-        self.reconnects = 0
-        self.rotations = 0
-        self.data_at_s = now_s
-
-
-@dataclass(frozen=True)
-class Slot:
-    """What all connections of one feed share."""
-
-    name: str
-    market: Market
-    url: str
-    limits: FeedLimits
-    clock: Clock
-    inbox: Inbox
-    counts: FeedCounts
 
 
 class Connection:
@@ -70,14 +45,21 @@ class Connection:
         self._stop: asyncio.Future[None] = loop.create_future()
         self._nudge = asyncio.Event()
         self._data_frames = 0
+        self._other_frames = 0
         self._refused = False
         self._held = False
+        self._kept_alive_s = slot.clock.monotonic_s()
         self._ready_at_s: float | None = None
 
     @property
     def trusted(self) -> bool:
         """Did this connection deliver data without being refused?"""
         return self._data_frames > 0 and not self._refused
+
+    @property
+    def frames(self) -> int:
+        """Frames received."""
+        return self._data_frames + self._other_frames
 
     def want(self, streams: frozenset[str]) -> None:
         """Replace the set of streams this connection should carry."""
@@ -146,6 +128,7 @@ class Connection:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.opened = False
+            self._counts.frames += self.frames
             self._put(lost)
             level = logging.INFO if lost.planned else logging.WARNING
             log.log(level, "connection lost", extra={**self._fields, "reason": lost.reason, "planned": lost.planned})
@@ -161,29 +144,39 @@ class Connection:
         self._inbox.put((self.number, event))
 
     async def _pump(self, socket: ClientConnection) -> None:
-        parse, put, number = self._market.parse, self._inbox.put, self.number
-        inbox, counts, now_s = self._inbox, self._counts, self._clock.monotonic_s
+        """Read until the connection is lost: this loop runs once per frame, so what it needs is at hand."""
+        parse, recv, number = self._market.parse, socket.recv, self.number
+        arrivals, events_max = self._inbox.arrivals, self._inbox.events_max
+        append = arrivals.append
         try:
             while True:
-                raw = await socket.recv(decode=False)
-                counts.frames += 1
+                raw = await recv(False)
                 try:
                     message = parse(raw)
                 except BadInput as error:
-                    counts.bad += 1
-                    put((number, BadFrame(raw[: self._limits.bad_frame_bytes_kept], str(error))))
+                    self._report(raw, error)
                 else:
-                    kind = type(message)
-                    if kind is Trade or kind is Cadence:
+                    if type(message) is Trade:
                         self._data_frames += 1
-                        counts.data_at_s = now_s()
-                        put((number, message))  # pyright: ignore[reportArgumentType] - narrowed by kind
-                    if kind is not Trade:
+                        if not arrivals:
+                            self._begin_batch()
+                        append((number, message))
+                    else:
                         self._steer(message)
-                if inbox.full:
+                if len(arrivals) >= events_max:
                     await self._hold()
         except ConnectionClosed as error:
             raise Reconnect(_describe(error)) from error
+
+    def _begin_batch(self) -> None:
+        # The clock is read once for a batch, not for every trade in it.
+        self._counts.data_at_s = self._clock.monotonic_s()
+        self._inbox.wake()
+
+    def _report(self, raw: bytes, error: BadInput) -> None:
+        self._other_frames += 1
+        self._counts.bad += 1
+        self._put(BadFrame(raw[: self._limits.bad_frame_bytes_kept], str(error)))
 
     async def _hold(self) -> None:
         self._held = True
@@ -192,10 +185,15 @@ class Connection:
 
     def _steer(self, message: Message) -> None:
         """Act on what concerns the connection itself."""
+        if isinstance(message, Cadence):
+            self._data_frames += 1
+            self._counts.data_at_s = self._clock.monotonic_s()
+            self._put(message)
+            if self._ready_at_s is None and self.subscriptions.settled:
+                self._ready_at_s = self._counts.data_at_s
+            return
+        self._other_frames += 1
         match message:
-            case Cadence():
-                if self._ready_at_s is None and self.subscriptions.settled:
-                    self._ready_at_s = self._clock.monotonic_s()
             case Ack(id=id_):
                 control = self.subscriptions.acked(id_)
                 if control is not None:
@@ -212,45 +210,35 @@ class Connection:
                 pass
 
     async def _tend(self, socket: ClientConnection) -> None:
-        """Send control frames at the venue's pace, and judge the connection several times a second.
-
-        Silence and missing acks are counted in time in which this loop ran and the reader was reading: a suspended
-        process or a slow consumer is not the venue's fault.
-        """
-        tick_s = min(_TICK_MAX_S, self._limits.stale_after_s / _TICKS_PER_STALE)
-        opened_s = last_s = keepalive_s = self._clock.monotonic_s()
-        quiet_s, seen = 0.0, self._data_frames
-        unacked_s: dict[int, float] = {}
+        """Send control frames at the venue's pace, and judge the connection several times a second."""
+        limits, opened_s = self._limits, self._clock.monotonic_s()
+        tick_s = min(_TICK_MAX_S, limits.stale_after_s / _TICKS_PER_STALE)
+        patience = Patience(limits.stale_after_s, limits.ack_timeout_s, 2 * tick_s, opened_s)
         while True:
             now_s = self._clock.monotonic_s()
-            step_s, last_s = min(now_s - last_s, 2 * tick_s), now_s
-            if self._held:
-                step_s = 0.0
-            quiet_s = 0.0 if seen != self._data_frames else quiet_s + step_s
-            seen = self._data_frames
-            unacked_s = {id_: unacked_s.get(id_, -step_s) + step_s for id_ in self.subscriptions.unanswered}
-            self._judge(quiet_s, max(unacked_s.values(), default=0.0))
+            patience.look(now_s, self._data_frames, self.subscriptions.unanswered, self._held)
+            if patience.stale:
+                raise Reconnect(f"no data for {limits.stale_after_s} s")
+            if patience.ignored:
+                self._refused = True
+                raise Reconnect(f"a subscription was not answered for {limits.ack_timeout_s} s")
             self._announce(now_s, opened_s)
-            if self._market.keepalive_text and now_s - keepalive_s >= self._limits.keepalive_every_s:
-                keepalive_s = now_s
-                self.subscriptions.note_sent(now_s)
-                await self._send(socket, self._market.keepalive_text)
+            await self._keep_alive(socket, now_s)
             await self._reconcile(socket, now_s)
             wait_s = self.subscriptions.wait_s(now_s)
             await self._nudged(tick_s if wait_s is None else min(wait_s, tick_s))
-
-    def _judge(self, quiet_s: float, unacked_s: float) -> None:
-        if quiet_s >= self._limits.stale_after_s:
-            raise Reconnect(f"no data for {self._limits.stale_after_s} s")
-        if unacked_s >= self._limits.ack_timeout_s:
-            self._refused = True
-            raise Reconnect(f"a subscription was not answered for {self._limits.ack_timeout_s} s")
 
     def _announce(self, now_s: float, opened_s: float) -> None:
         if now_s - opened_s >= self._limits.rotate_after_s:
             _finish(self.retire)
         if self._ready_at_s is not None and now_s - self._ready_at_s >= self._limits.overlap_s:
             _finish(self.settled)
+
+    async def _keep_alive(self, socket: ClientConnection, now_s: float) -> None:
+        if self._market.keepalive_text and now_s - self._kept_alive_s >= self._limits.keepalive_every_s:
+            self._kept_alive_s = now_s
+            self.subscriptions.note_sent(now_s)
+            await self._send(socket, self._market.keepalive_text)
 
     async def _reconcile(self, socket: ClientConnection, now_s: float) -> None:
         control = self.subscriptions.next_frame(now_s)

@@ -108,7 +108,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 def _amount(text: str) -> int:
     """Scale a price or quantity; exactly eight decimals, the venue's usual spelling, take the short way."""
     if text[-9:-8] == ".":
-        digits = text[:-9] + text[-8:]
+        digits = text.replace(".", "", 1)
         if digits.isdecimal() and digits.isascii():
             return int(digits)
     return _scaled(text, SCALE)
@@ -127,10 +127,8 @@ def _trade_of(r: _RestTrade, symbol: str, event_ms: int) -> Trade:
     return Trade(symbol, r.a, _amount(r.p), _amount(r.q), r.f, r.l, r.T, event_ms, not r.m)
 
 
-def _message_of(data: _Data) -> Message:
-    if type(data) is _AggTrade:
-        return _trade_of(data, data.s, data.E)
-    return Cadence(data.E)
+def _parse_data(data: _Data) -> Message:
+    return _trade_of(data, data.s, data.E) if type(data) is _AggTrade else Cadence(data.E)
 
 
 def _read(decode: Callable[[bytes], _T], raw: bytes) -> _T:
@@ -149,7 +147,7 @@ def parse(frame: bytes | str) -> Message:
         data = _decode_frame(frame).data
     except _UNREADABLE:
         return _parse_rare(frame)
-    return _message_of(data)
+    return _parse_data(data)
 
 
 def _parse_rare(frame: bytes | str) -> Message:
@@ -177,7 +175,7 @@ def _parse_event(data: bytes | str, name: str | None, stream: str) -> Message:
     if name == "serverShutdown" or stream == "!serverShutdown":
         return Closing()
     if name in ("aggTrade", "24hrMiniTicker"):
-        return _message_of(_decode_data(data))
+        return _parse_data(_decode_data(data))
     return Other(name or stream)
 
 

@@ -128,7 +128,7 @@ async def test_a_hinted_503_is_left_to_the_caller(host: Host, client: RestClient
     ("status", "header", "low", "high"),
     [
         (429, "7", 7, 7),
-        (418, email.utils.formatdate(time.time() + 120, usegmt=True), 60, 121),
+        (418, "a date", 60, 121),
         (429, "0", 1, 1),
         (429, None, 60, 60),
         (403, None, 60, 60),
@@ -137,6 +137,8 @@ async def test_a_hinted_503_is_left_to_the_caller(host: Host, client: RestClient
 async def test_a_call_for_patience_stops_all_callers_of_the_host(
     host: Host, client: RestClient, status: int, header: str | None, low: float, high: float
 ) -> None:
+    if header == "a date":
+        header = email.utils.formatdate(time.time() + 120, usegmt=True)
     host.answers = [web.Response(status=status, headers={"Retry-After": header} if header else {})]
     with pytest.raises(TryLater) as caught:
         await client.fetch(CALL)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from common.errors import ConfigError
 from common.feed import stream_url
 from common.feed_events import Inbox
+from common.patience import Patience
 from common.subscriptions import Subscriptions
 from common.venues.market import Cadence
 
@@ -122,3 +123,38 @@ def test_the_query_of_a_stream_address_is_ignored_with_a_warning(caplog: pytest.
 def test_an_address_that_can_never_work_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError):
         stream_url(url)
+
+
+NOTHING = frozenset[int]()
+
+
+def test_patience_ends_after_silence_and_starts_anew_with_data() -> None:
+    patience = Patience(stale_after_s=5, ack_timeout_s=5, step_max_s=0.5, now_s=100.0)
+    for tick in range(1, 20):
+        patience.look(100 + tick * 0.25, 0, NOTHING, held=False)
+        assert not patience.stale
+    patience.look(104.9, 1, NOTHING, held=False)
+    for tick in range(1, 20):
+        patience.look(104.9 + tick * 0.25, 1, NOTHING, held=False)
+        assert not patience.stale
+    patience.look(109.95, 1, NOTHING, held=False)
+    assert patience.stale
+
+
+def test_time_in_which_we_did_not_listen_does_not_count() -> None:
+    patience = Patience(stale_after_s=5, ack_timeout_s=5, step_max_s=0.5, now_s=0.0)
+    patience.look(3600.0, 0, frozenset({1}), held=False)
+    patience.look(7200.0, 0, frozenset({1}), held=False)
+    for tick in range(100):
+        patience.look(7200.0 + tick, 0, frozenset({1}), held=True)
+    assert not patience.stale and not patience.ignored
+
+
+def test_every_control_frame_has_its_own_patience() -> None:
+    patience = Patience(stale_after_s=50, ack_timeout_s=1, step_max_s=0.5, now_s=0.0)
+    for tick in range(100):
+        patience.look(tick * 0.4, 0, frozenset({tick, tick + 1}), held=False)
+        assert not patience.ignored
+    for tick in range(100, 104):
+        patience.look(tick * 0.4, 0, frozenset({100}), held=False)
+    assert patience.ignored
