@@ -6,20 +6,19 @@ executable is pointed at the tree's own loader and libraries, so the host's libr
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from common.errors import ConfigError, TradingBusError, TryLater
+from ops.cache import Say, find_cache, hold_lock, make_folder
 
 SUITE = "trixie"
 RECIPE = f"{SUITE}-1"
@@ -29,7 +28,6 @@ APT_TIMEOUT_S = 900
 STEP_TIMEOUT_S = 120
 UNPACK_JOBS = 4
 MIRROR_VARIABLE = "TRADING_BUS_DEBIAN_MIRROR"
-CACHE_VARIABLE = "TRADING_BUS_CACHE"
 
 # Packages that only the servers' maintainer scripts or unused tools need; without them the tree is a third smaller.
 SKIPPED = re.compile(
@@ -59,7 +57,6 @@ Acquire::Languages "none"; Acquire::Retries "3"; APT::Sandbox::User ""; APT::Upd
 Debug::NoLocking "1";
 """
 
-Say = Callable[[str], None]
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -99,34 +96,6 @@ class Tree:
         return _only(self.root.glob(pattern), "rabbitmq-server")
 
 
-def find_cache() -> Path:
-    """Folder for everything this project keeps outside its clone.
-
-    Root gets one below /var/cache, because the servers then run as `nobody` and must be able to read the whole path.
-    """
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given).resolve()
-    if os.geteuid() == 0:
-        return Path("/var/cache/trading-bus")
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "trading-bus"
-
-
-def make_folder(folder: Path) -> Path:
-    """Create a folder, readable by all whatever the umask says; ConfigError when it can not be written."""
-    try:
-        for part in reversed([folder, *folder.parents]):
-            if not part.exists():
-                part.mkdir(exist_ok=True)
-                part.chmod(0o755)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot create {folder}: {error.strerror}; set {CACHE_VARIABLE} to a writable folder"
-        ) from error
-    return folder
-
-
 def find_missing_tools() -> list[str]:
     """What this host lacks for a private tree; empty when it can have one."""
     missing = [tool for tool in NEEDED_TOOLS if shutil.which(tool) is None]
@@ -141,14 +110,6 @@ def find_keyring() -> Path | None:
     """Debian's archive keys, under the name this release gives them."""
     folder = Path("/usr/share/keyrings")
     return next((folder / name for name in KEYRINGS if (folder / name).exists()), None)
-
-
-@contextmanager
-def hold_lock(path: Path) -> Generator[None]:
-    """Hold an exclusive lock on a file; waits for whoever holds it, and dies with the process."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def provision_tree(say: Say) -> Tree:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from ops.private_tree import find_cache, make_folder
+from ops.cache import find_cache, make_folder
 
 STATE_FILE = "state.json"
 REPOSITORY = Path(__file__).resolve().parent.parent

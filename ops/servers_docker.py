@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import TryLater
-from ops.private_tree import Say, make_folder
+from ops.cache import Say, make_folder
 from ops.rabbitmq_probe import answers_management
 from ops.server_process import pick_ports, wait_until
 from ops.server_state import REPOSITORY, STATE_FILE, read_state, write_state

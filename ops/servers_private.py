@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import TradingBusError, TryLater
-from ops.private_tree import Say, Tree, make_folder
+from ops.cache import Say, make_folder
+from ops.private_tree import Tree
 from ops.rabbitmq_probe import answers_management, opens_amqp
 from ops.server_config import (
     DATABASE,

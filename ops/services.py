@@ -10,7 +10,8 @@ from typing import Any
 
 from common.errors import ConfigError
 from ops import servers_docker
-from ops.private_tree import Say, find_missing_tools, hold_lock, locate_tree, make_folder, provision_tree
+from ops.cache import Say, hold_lock, make_folder
+from ops.private_tree import find_missing_tools, locate_tree, provision_tree
 from ops.server_state import find_own_state, lock_of, read_state
 from ops.servers_private import PrivateServers
 

@@ -16,8 +16,8 @@ import asyncpg
 import yaml
 
 from common.errors import TradingBusError
+from ops.cache import hold_lock, make_folder
 from ops.guard import start_guard, stop_all
-from ops.private_tree import hold_lock, make_folder
 from ops.rabbitmq_probe import call_management
 from ops.server_process import ServerProcess
 from ops.server_state import REPOSITORY, find_instances, lock_of, write_state

@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from common.errors import ConfigError, TryLater
-from ops import cli, private_tree, server_process, server_state, servers_docker, services
+from ops import cache, cli, private_tree, server_process, server_state, servers_docker, services
 from ops.server_process import ServerProcess, identify, pick_ports, start_process, wait_ready
 from ops.services import choose_kind, find_servers, read_given, start_servers, stop_servers
 
@@ -27,7 +27,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("TS_DSN", "RMQ_URL", "MANAGEMENT_URL", services.KIND_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv(private_tree.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -71,7 +71,7 @@ def test_a_pinned_kind_must_exist(bare: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_addresses_in_the_shell_that_are_our_own_are_not_given(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = private_tree.make_folder(server_state.find_own_state())
+    folder = cache.make_folder(server_state.find_own_state())
     server_state.write_state(folder, {"kind": "private", "password": "p", "ports": {"postgres": 1}})
     monkeypatch.setenv("TS_DSN", DSN)
     monkeypatch.setenv("RMQ_URL", URL)
@@ -103,7 +103,7 @@ def test_compose_gets_the_ports_and_the_password(bare: Path) -> None:
     client.chmod(0o755)
     state = bare / "state/one"
     note = servers_docker.plan_project(state)
-    server_state.write_state(private_tree.make_folder(state), note)
+    server_state.write_state(cache.make_folder(state), note)
     found = find_servers(state)
     assert found is not None
     assert found.kind == "docker"
@@ -159,21 +159,21 @@ def test_a_library_from_the_host_is_seen() -> None:
 
 
 def test_cache_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(private_tree.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert private_tree.find_cache() == tmp_path / "trading-bus"
+    assert cache.find_cache() == tmp_path / "trading-bus"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/somebody")
-    assert private_tree.find_cache() == Path("/somebody/.cache/trading-bus")
+    assert cache.find_cache() == Path("/somebody/.cache/trading-bus")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert private_tree.find_cache() == Path("/var/cache/trading-bus")
+    assert cache.find_cache() == Path("/var/cache/trading-bus")
 
 
 def test_folders_are_readable_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        folder = private_tree.make_folder(tmp_path / "a/b")
+        folder = cache.make_folder(tmp_path / "a/b")
     finally:
         os.umask(before)
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o755, 0o755]
@@ -182,7 +182,7 @@ def test_folders_are_readable_whatever_the_umask(tmp_path: Path) -> None:
 def test_a_folder_that_nobody_can_pass_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     with pytest.raises(ConfigError, match="cannot pass"):
-        server_state.require_passable(private_tree.make_folder(tmp_path / "state"))
+        server_state.require_passable(cache.make_folder(tmp_path / "state"))
 
 
 def test_state_is_for_its_owner_only(tmp_path: Path) -> None:
