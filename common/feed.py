@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from common.backoff import AttemptBudget, full_jitter
@@ -117,7 +117,7 @@ class Feed:
         for connection in self._live:
             connection.want(wanted)
 
-    async def events(self) -> AsyncIterator[list[Arrival]]:
+    async def events(self) -> AsyncGenerator[list[Arrival]]:
         """Connect and deliver batches of (connection number, event) until `close`; to be iterated once.
 
         Losing the venue is an event, never an exception; what is raised is an error of ours.

@@ -65,6 +65,7 @@ class Outbox:
         self._limits = limits or OutboxLimits()
         self._monotonic_s = monotonic_s
         self._woken = asyncio.Event()
+        self._empty = asyncio.Event()
         self._depth = 0
         self._age_s = 0.0
         self._measured_s: float | None = None
@@ -76,7 +77,12 @@ class Outbox:
 
     def wake(self) -> None:
         """Say that something was committed."""
+        self._empty.clear()
         self._woken.set()
+
+    async def drained(self) -> None:
+        """Wait until nothing that was committed before this call waits any more."""
+        await self._empty.wait()
 
     def depth(self) -> int:
         """Messages that waited at the last measurement."""
@@ -133,6 +139,8 @@ class Outbox:
         await self._measure()
         rows = await self._query(sql.READ_OUTBOX, self.owner, self._limits.window_rows_max)
         await self._publish(self.owner, rows)
+        if not rows and not self._woken.is_set():
+            self._empty.set()
         if self._monotonic_s() >= self._takeover_due_s and not await self.take_over():
             self._takeover_due_s = self._monotonic_s() + self._limits.takeover_every_s
         return len(rows)

@@ -1,0 +1,209 @@
+"""The ingestor: lines to the venue, the symbols on them, and what keeps both in step with the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from common.backoff import AttemptBudget
+from common.clock import Clock
+from common.contracts import GRADE_EXACT, LANE_REPAIR
+from common.errors import TryLater
+from common.feed import Feed
+from common.publisher import Publisher, publish_dead
+from common.venues.market import Market
+from ohlcv_ingestor.bars import bar_row, kline_bar
+from ohlcv_ingestor.gaps import Gap
+from ohlcv_ingestor.line import Line, Outlet
+from ohlcv_ingestor.loading import Origin, Query, load_known
+from ohlcv_ingestor.repair import Start
+from ohlcv_ingestor.series import Series, Stream
+from ohlcv_ingestor.settings import OhlcvSettings
+from ohlcv_ingestor.symbols import compare_symbols, place_symbols
+from ohlcv_ingestor.writer import Writer
+
+log = logging.getLogger(__name__)
+
+SERVICE = "ohlcv"
+VENUE = "binance"
+
+
+@dataclass
+class Track:
+    """One feed with its line, and the symbols that travel on it."""
+
+    feed: Feed
+    line: Line
+    symbols: set[str] = field(default_factory=lambda: set[str]())
+
+
+class Ingestor:
+    """Everything between the venue's frames and the outlet that the writer empties.
+
+    `statuses` is kept up to date: pair -> status of the registry. `spawn_reader` runs `read` for a new track.
+    """
+
+    stall_every_s = 0.25
+    reload_pause_s = 1.0
+
+    def __init__(
+        self, settings: OhlcvSettings, market: Market, clock: Clock, query: Query, publisher: Publisher,
+        statuses: dict[str, str], spawn_reader: Callable[[str, Track], None],
+    ) -> None:  # fmt: skip
+        self.outlet = Outlet()
+        self.tracks: list[Track] = []
+        self.statuses = statuses
+        self.writer: Writer | None = None
+        self._settings, self._market, self._clock = settings, market, clock
+        self._query, self._publisher, self._spawn_reader = query, publisher, spawn_reader
+        self._origin = Origin(SERVICE, VENUE, market.source, market.scale, settings.ring_s)
+        self._idle: dict[str, list[Gap]] = {}
+        self._symbol_of: dict[str, str] = {}
+        self._attempts = AttemptBudget(settings.feed_limits().attempts_max, settings.feed_limits().attempts_window_s)
+        self._turn = asyncio.Lock()
+
+    def all_series(self) -> Iterable[Series]:
+        """Every series followed now."""
+        return [series for track in self.tracks for series in track.line.series.values()]
+
+    # ---- symbols
+
+    async def follow(self, wanted: Mapping[str, str]) -> None:
+        """Follow exactly these pairs (pair -> status); raises TryLater while the database is away."""
+        async with self._turn:
+            self.statuses.clear()
+            self.statuses.update(wanted)
+            change = compare_symbols(wanted, [s for track in self.tracks for s in track.symbols])
+            for symbol in change.end:
+                self._end(symbol)
+            if change.begin:
+                series = await self._load(change.begin)
+                self._place(series)
+            if change.begin or change.end:
+                self._update_feeds()
+                log.info("symbols changed", extra={"begun": len(change.begin), "ended": len(change.end)})
+
+    async def rebuild(self) -> None:
+        """Begin every series anew from what is stored: after the buffer was thrown away."""
+        async with self._turn:
+            for track in self.tracks:
+                track.line.series.clear()
+            if self.writer is not None:
+                self.writer.throw_away()
+            symbols = tuple(sorted(s for track in self.tracks for s in track.symbols))
+            while True:
+                try:
+                    series = await self._load(symbols)
+                    break
+                except TryLater as error:
+                    await asyncio.sleep(max(self.reload_pause_s, error.wait_s or 0.0))
+            for track in self.tracks:
+                for symbol in track.symbols:
+                    track.line.adopt(series[symbol])
+
+    def begin(self, series: Series, start: Start) -> None:
+        """A first subscription has its start: hand on its history, then its own rows."""
+        stream = series.stream
+        if not any(track.line.series.get(stream.symbol) is series for track in self.tracks):
+            return
+        for kline in start.history:
+            row = bar_row(kline_bar(kline), stream.symbol, stream.source, stream.scale, True, GRADE_EXACT)
+            self.outlet.batch.put_bar(row, LANE_REPAIR)
+        series.baseline(start.first_id, start.from_s, start.close, self._idle.pop(stream.symbol, []))
+        series.drain(self.outlet.batch)
+
+    def drain(self, series: Series) -> None:
+        """Hand on what a repair changed, unless the series was replaced meanwhile."""
+        if any(track.line.series.get(series.stream.symbol) is series for track in self.tracks):
+            series.drain(self.outlet.batch)
+
+    def retire_all(self) -> None:
+        """At stop: hand on the last closed rows; what comes after the cursor is the next start's gap."""
+        for series in self.all_series():
+            series.drain(self.outlet.batch)
+
+    # ---- streams
+
+    async def read(self, track: Track, on_data: Callable[[], None]) -> None:
+        """Read one feed for ever; awaits nothing but its next frames."""
+        async with contextlib.aclosing(track.feed.events()) as batches:
+            async for arrivals in batches:
+                track.line.take(arrivals, self._clock.monotonic_s())
+                self._hand_on()
+                if track.line.watermark_ms:
+                    on_data()
+
+    async def watch_stalls(self) -> None:
+        """Close spans and beat by our own clock while no watermark moves."""
+        while True:
+            await asyncio.sleep(self.stall_every_s)
+            for track in self.tracks:
+                track.line.stall(self._clock.monotonic_s(), self._clock.rate)
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        outlet = self.outlet
+        if outlet.beats:
+            for beat in outlet.beats:
+                self._publisher.publish_transient(beat)
+            outlet.beats.clear()
+        if outlet.bad:
+            for frame in outlet.bad:
+                publish_dead(self._publisher, frame.raw, frame.reason, f"{SERVICE}.frames")
+            outlet.bad.clear()
+        if outlet.minute_closed:
+            outlet.minute_closed = False
+            if self.writer is not None:
+                self.writer.hurry()
+
+    # ---- inside
+
+    async def _load(self, symbols: tuple[str, ...]) -> dict[str, Series]:
+        known = await load_known(self._query, self._origin, symbols)
+        result: dict[str, Series] = {}
+        for symbol in symbols:
+            stream = Stream(SERVICE, VENUE, symbol, self._market.source, self._market.scale)
+            series = result[symbol] = Series(stream, self._settings.series_limits())
+            stored = known.states.get(symbol)
+            if stored is not None:
+                series.restart(stored)
+            self._idle[symbol] = known.idle.get(symbol, [])
+        return result
+
+    def _place(self, fresh: Mapping[str, Series]) -> None:
+        room = self._settings.streams_per_connection - 1  # one place is the cadence stream's
+        places = place_symbols(fresh, [len(track.symbols) for track in self.tracks], room)
+        for symbol, number in places.items():
+            while number >= len(self.tracks):
+                self._add_track()
+            self._symbol_of[self._market.stream_of(symbol)] = symbol
+            self.tracks[number].symbols.add(symbol)
+            self.tracks[number].line.adopt(fresh[symbol])
+
+    def _end(self, symbol: str) -> None:
+        for track in self.tracks:
+            if symbol in track.symbols:
+                track.symbols.discard(symbol)
+                series = track.line.drop(symbol)
+                if series is not None:
+                    series.retire(self.outlet.batch)
+
+    def _add_track(self) -> None:
+        settings = self._settings
+        name = f"{SERVICE}-{len(self.tracks)}"
+        market = replace(self._market, streams_per_connection=settings.streams_per_connection)
+        feed = Feed(market, settings.agg_ws_url, settings.feed_limits(), self._clock, name, self._attempts)
+        line = Line(self.outlet, self._symbol_of.get, settings.line_limits())
+        line.moved_s = self._clock.monotonic_s()
+        track = Track(feed, line)
+        self.tracks.append(track)
+        self._spawn_reader(name, track)
+
+    def _update_feeds(self) -> None:
+        for track in self.tracks:
+            track.feed.want(frozenset(self._market.stream_of(symbol) for symbol in track.symbols))

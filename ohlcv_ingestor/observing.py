@@ -1,0 +1,148 @@
+"""What the OHLCV ingestor tells about itself: health from the age of data, and metrics."""
+
+from __future__ import annotations
+
+from common.clock import Clock
+from common.health import Check, check_age
+from common.metrics import watch_counter, watch_gauge
+from common.outbox import Outbox
+from common.publisher import AmqpPublisher
+from common.rest import WeightBudget
+from common.service import Service
+from ohlcv_ingestor.ingestor import Ingestor, Track
+from ohlcv_ingestor.repairer import Repairer
+from ohlcv_ingestor.settings import OhlcvSettings
+from ohlcv_ingestor.writer import Writer
+
+WRITING_MAX_S = 30.0
+OUTBOX_MAX_S = 30.0
+
+
+def watch_ingestor(
+    service: Service[OhlcvSettings], clock: Clock, ingestor: Ingestor, writer: Writer, outbox: Outbox,
+    publisher: AmqpPublisher, repairer: Repairer, budget: WeightBudget,
+) -> None:  # fmt: skip
+    """Register probes and metrics."""
+    watch_health_of(service, clock, ingestor, writer, outbox)
+    _watch_feeds(service, clock, ingestor)
+    _watch_path(service, writer, outbox, publisher, repairer)
+    registry = service.registry
+
+    def weight() -> float:
+        return float(budget.used(clock.monotonic_s()))
+
+    watch_gauge(registry, "trading_bus_rest_weight_used", "REST weight spent in the last minute.", weight)
+    watch_gauge(registry, "trading_bus_rest_weight_limit", "REST weight we may spend a minute.", lambda: budget.limit)
+
+
+def watch_health_of(
+    service: Service[OhlcvSettings], clock: Clock, ingestor: Ingestor, writer: Writer, outbox: Outbox
+) -> None:
+    """Answer from ages: of each feed's data, of each watermark, of rows and messages that wait."""
+    stale_s = service.settings.stale_after_s
+
+    def feeds() -> list[Check]:
+        now_s = clock.monotonic_s()
+        return [_feed_check(track, now_s, stale_s) for track in ingestor.tracks]
+
+    def symbols() -> Check:
+        return Check("symbols", bool(ingestor.tracks), {"followed": sum(len(t.symbols) for t in ingestor.tracks)})
+
+    def writing() -> Check:
+        return check_age("writing", writer.failing_s(), WRITING_MAX_S, waiting=writer.waiting())
+
+    def publishing() -> Check:
+        return check_age("publishing", outbox.oldest_age_s(), OUTBOX_MAX_S, depth=outbox.depth())
+
+    service.health.add_probe("symbols", symbols)
+    service.health.add_probe("feeds", feeds)
+    service.health.add_probe("writing", writing)
+    service.health.add_probe("publishing", publishing)
+
+
+def _feed_check(track: Track, now_s: float, stale_s: float) -> Check:
+    line = track.line
+    ages = {
+        symbol: round((line.watermark_ms - series.ids.last_ms) / 1000, 1)
+        for symbol, series in line.series.items()
+        if series.ids.last_ms and line.watermark_ms
+    }
+    age_s = track.feed.data_age_s()
+    return Check(
+        track.feed.name,
+        age_s <= stale_s and not line.blind(now_s),
+        {"watermark_ms": line.watermark_ms, "watermark_age_s": round(now_s - line.moved_s, 1), "trade_age_s": ages},
+        age_s,
+        stale_s,
+    )
+
+
+def _watch_feeds(service: Service[OhlcvSettings], clock: Clock, ingestor: Ingestor) -> None:
+    registry = service.registry
+
+    def per_track(read: str) -> dict[str, float]:
+        return {t.feed.name: float(getattr(t.feed, read)) for t in ingestor.tracks}
+
+    watch_gauge(
+        registry, "trading_bus_watermark_age_seconds", "Our time since the watermark last moved.",
+        lambda: {t.feed.name: clock.monotonic_s() - t.line.moved_s for t in ingestor.tracks}, ("feed",),
+    )  # fmt: skip
+    watch_gauge(
+        registry, "trading_bus_feed_data_age_seconds", "Our time since a data frame arrived.",
+        lambda: {t.feed.name: t.feed.data_age_s() for t in ingestor.tracks}, ("feed",),
+    )  # fmt: skip
+    for name, attribute, text in (
+        ("trading_bus_feed_frames_total", "frames_total", "Frames received."),
+        ("trading_bus_feed_bad_frames_total", "bad_total", "Frames that could not be read."),
+        ("trading_bus_feed_reconnects_total", "reconnects_total", "Connections that had to be made again."),
+        ("trading_bus_feed_rotations_total", "rotations_total", "Connections replaced while they worked."),
+    ):
+        watch_counter(registry, name, text, lambda attribute=attribute: per_track(attribute), ("feed",))
+    watch_counter(
+        registry, "trading_bus_trades_total", "Trade records received.",
+        lambda: float(sum(t.line.trades_total for t in ingestor.tracks)),
+    )  # fmt: skip
+    watch_gauge(
+        registry, "trading_bus_gaps_open", "Gaps not settled yet.",
+        lambda: float(sum(len(s.ids.gaps) for s in ingestor.all_series())),
+    )  # fmt: skip
+    watch_gauge(
+        registry,
+        "trading_bus_symbols",
+        "Symbols followed.",
+        lambda: float(sum(len(t.symbols) for t in ingestor.tracks)),
+    )
+
+
+def _watch_path(
+    service: Service[OhlcvSettings], writer: Writer, outbox: Outbox, publisher: AmqpPublisher, repairer: Repairer
+) -> None:
+    registry = service.registry
+    watch_gauge(registry, "trading_bus_rows_waiting", "Rows not committed yet.", lambda: float(writer.waiting()))
+    watch_counter(
+        registry, "trading_bus_rows_committed_total", "Rows, gaps and cursors committed.",
+        lambda: float(writer.committed_total),
+    )  # fmt: skip
+    watch_counter(
+        registry, "trading_bus_rows_thrown_away_total", "Rows thrown away because the buffer was full.",
+        lambda: float(writer.thrown_away_total),
+    )  # fmt: skip
+    watch_gauge(
+        registry, "trading_bus_outbox_messages", "Messages committed and not confirmed.", lambda: outbox.depth()
+    )
+    watch_gauge(
+        registry, "trading_bus_outbox_age_seconds", "Age of the oldest message not confirmed.", outbox.oldest_age_s
+    )
+    watch_counter(
+        registry, "trading_bus_messages_confirmed_total", "Messages that the broker confirmed.",
+        lambda: float(outbox.confirmed_total),
+    )  # fmt: skip
+    watch_counter(
+        registry, "trading_bus_beats_dropped_total", "Beats dropped because the broker was away.",
+        lambda: float(publisher.transient_dropped_total),
+    )  # fmt: skip
+    watch_counter(registry, "trading_bus_repairs_total", "Gaps settled.", lambda: float(repairer.repaired_total))
+    watch_counter(
+        registry, "trading_bus_repair_failures_total", "Repairs that the venue did not answer.",
+        lambda: float(repairer.failures_total),
+    )  # fmt: skip

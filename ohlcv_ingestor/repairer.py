@@ -1,0 +1,138 @@
+"""The repairer: does the REST calls that gaps and first subscriptions ask for, a few at once, within the budget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Generator, Iterable
+from typing import TypeVar
+
+from common.clock import Clock
+from common.errors import BadInput, Refused, TryLater
+from common.rest import RestClient
+from common.venues.binance_spot import agg_trades_request, klines_request, parse_agg_trades, parse_klines
+from ohlcv_ingestor.gaps import Gap
+from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, Start, begin_symbol, repair_gap
+from ohlcv_ingestor.series import Series
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Repairer:
+    """Looks for work `every_s`, runs at most `at_once` repairs, and tries again 1, 3 and 9 s after an answer
+    that did not fill a gap. A venue that does not answer costs no try: it is asked again later.
+    """
+
+    every_s = 0.1
+    again_s = (1.0, 3.0, 9.0)
+    away_s = 2.0
+    refused_s = 60.0
+
+    def __init__(
+        self, rest: RestClient, clock: Clock, limits: RepairLimits, at_once: int,
+        series: Callable[[], Iterable[Series]], begin: Callable[[Series, Start], None], ended: Callable[[Series], None],
+    ) -> None:  # fmt: skip
+        self.repaired_total = 0
+        self.failures_total = 0
+        self._rest, self._clock, self._limits = rest, clock, limits
+        self._series, self._begin, self._ended = series, begin, ended
+        self._places = asyncio.Semaphore(at_once)
+        self._due: dict[Gap | Series, float] = {}
+        self._busy: set[Gap | Series] = set()
+
+    async def run(self) -> None:
+        """Repair for ever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                now_s = self._clock.monotonic_s()
+                for series in list(self._series()):
+                    for job in self._jobs(series):
+                        if job in self._busy or self._due.get(job, 0.0) > now_s:
+                            continue
+                        self._busy.add(job)
+                        group.create_task(self._work(series, job))
+                await asyncio.sleep(self.every_s)
+
+    def open_repairs(self) -> int:
+        """Repairs at work or waiting for a place."""
+        return len(self._busy)
+
+    def _jobs(self, series: Series) -> list[Gap | Series]:
+        if series.young:
+            return [series] if series.watermark_ms else []
+        return list(series.ready_gaps())
+
+    async def _work(self, series: Series, job: Gap | Series) -> None:
+        wait_s = 0.0
+        try:
+            async with self._places:
+                if isinstance(job, Gap):
+                    wait_s = await self._repair(series, job)
+                else:
+                    wait_s = await self._start(series)
+        except TryLater as error:
+            self.failures_total += 1
+            wait_s = max(self.away_s, error.wait_s or 0.0)
+            log.warning("venue does not answer", extra={"symbol": series.stream.symbol, "error": str(error)})
+        except (Refused, BadInput) as error:
+            self.failures_total += 1
+            wait_s = self.refused_s
+            log.error("venue's answer is of no use", extra={"symbol": series.stream.symbol, "error": str(error)})
+        finally:
+            self._busy.discard(job)
+            self._due.pop(job, None)
+            if wait_s:
+                self._due[job] = self._clock.monotonic_s() + wait_s
+
+    async def _repair(self, series: Series, gap: Gap) -> float:
+        """Returns how long to wait before the next try, 0 when there is none."""
+        gap.active = True
+        try:
+            over = await self._drive(series, repair_gap(series, gap, self._limits))
+        finally:
+            gap.active = False
+        self._ended(series)
+        fields = {
+            "symbol": series.stream.symbol, "reason": gap.reason, "from_id": gap.from_id, "to_id": gap.to_id,
+            "status": gap.status, "tries": gap.tries, "restored": gap.restored_n, "missing": gap.missing_ids(),
+        }  # fmt: skip
+        if not over:
+            log.info("gap not filled yet", extra=fields)
+            return self.again_s[min(gap.tries, len(self.again_s)) - 1]
+        self.repaired_total += 1
+        log.info("gap settled", extra=fields)
+        return 0.0
+
+    async def _start(self, series: Series) -> float:
+        limits = series.limits
+        asking = begin_symbol(series.watermark_ms, limits.settle_s, limits.backfill_s)
+        start = await self._drive(series, asking)
+        self._begin(series, start)
+        log.info("symbol begun", extra={"symbol": series.stream.symbol, "from_id": start.first_id})
+        return 0.0
+
+    async def _drive(self, series: Series, asking: Generator[Ask, Answer, _T]) -> _T:
+        try:
+            ask = next(asking)
+            while True:
+                ask = asking.send(await self._fetch(series, ask))
+        except StopIteration as done:
+            return done.value
+        finally:
+            asking.close()
+
+    async def _fetch(self, series: Series, ask: Ask) -> Answer:
+        symbol = series.stream.symbol
+        if isinstance(ask, AskTrades):
+            request = agg_trades_request(
+                symbol, from_id=ask.from_id, start_ms=ask.start_ms, end_ms=ask.end_ms, limit=ask.limit
+            )
+            return Answer(trades=parse_agg_trades(await self._rest.fetch(request), symbol))
+        if ask.to_s <= ask.from_s:
+            return Answer()
+        request = klines_request(symbol, ask.interval, 1000 * ask.from_s, 1000 * ask.to_s - 1)
+        priority = "background" if ask.interval == "1s" else "live"
+        raw = await self._rest.fetch(request, priority)
+        # Only settled spans are asked for, so their last candle is closed.
+        return Answer(klines=parse_klines(raw, max(series.watermark_ms, 1000 * ask.to_s)))

@@ -1,0 +1,144 @@
+"""Wiring of the OHLCV ingestor: what is built on what, what is watched, and in which order it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from common.bus import Bus
+from common.clock import Clock
+from common.consuming import BusLimits
+from common.errors import TryLater
+from common.outbox import Outbox
+from common.publisher import AmqpPublisher
+from common.rest import RestClient, RestLimits, WeightBudget
+from common.service import Service
+from common.store import Store, StoreLimits
+from common.topology import TopologyLimits
+from common.venues.binance_spot import MARKET
+from ohlcv_ingestor.ingestor import Ingestor, Track
+from ohlcv_ingestor.observing import watch_ingestor
+from ohlcv_ingestor.registry_follower import RegistryFollower
+from ohlcv_ingestor.repairer import Repairer
+from ohlcv_ingestor.settings import OhlcvSettings
+from ohlcv_ingestor.symbols import choose_symbols
+from ohlcv_ingestor.writer import Writer
+
+log = logging.getLogger(__name__)
+
+STANDBY_POLL_S = 0.5
+OUTBOX_LAST_S = 2.0
+"""At stop the outbox gets this long to empty; what is left is published by the next start."""
+
+
+async def main(service: Service[OhlcvSettings]) -> None:
+    """Build the ingestor, wait for the right to write, and begin."""
+    settings = service.settings
+    clock = Clock(settings.clock_rate)
+    segment_bytes = min(100_000_000, settings.bus_log_max_bytes // 4)  # the log is cut by whole segments
+    topology = TopologyLimits(log_bytes_max=settings.bus_log_max_bytes, log_segment_bytes=segment_bytes)
+    url = settings.rmq_url.get_secret_value()
+    bus = Bus(url, f"{service.owner}/state", topology=topology, limits=BusLimits())
+    publisher = AmqpPublisher(url, "ohlcv_ingestor", prepare=bus.declare, wall_ms=clock.wall_ms)
+    statuses: dict[str, str] = {}
+    store = Store(
+        settings.ts_dsn.get_secret_value(),
+        service.owner,
+        headers_for=lambda symbol: status_header(statuses.get(symbol)),
+        epoch=settings.bus_epoch,
+        limits=StoreLimits(commit_timeout_s=settings.commit_timeout_s),
+    )
+    service.on_stop("store", store.close)
+    service.on_stop("bus", bus.close)
+    await wait_for_lock(service, store)
+
+    outbox = Outbox(store.query, service.owner, publisher)
+    service.spawn("publisher", publisher.run())
+    service.spawn("outbox", outbox.run())
+    service.on_stop("last messages", lambda: empty_outbox(outbox))
+
+    def spawn_reader(name: str, track: Track) -> None:
+        service.spawn(name, ingestor.read(track, service.ready))
+
+    ingestor = Ingestor(settings, MARKET, clock, store.query, publisher, statuses, spawn_reader)
+    writer = Writer(
+        ingestor.outlet, store, clock, outbox.wake, settings.flush_every_ms / 1000, settings.buffer_rows_max
+    )
+    ingestor.writer = writer
+    service.on_stop("last rows", lambda: flush_last(ingestor, writer))
+    service.spawn("writer", writer.run())
+    service.spawn("overflow", rebuild_after_overflow(ingestor, writer))
+
+    budget = WeightBudget(settings.rest_weight_per_min, settings.weight_share())
+    rest = RestClient(settings.binance_rest_url, budget, RestLimits(), clock)
+    service.on_stop("rest", rest.close)
+    repairer = Repairer(
+        rest, clock, settings.repair_limits(), settings.repairs_at_once,
+        ingestor.all_series, ingestor.begin, ingestor.drain,
+    )  # fmt: skip
+    service.spawn("repairer", repairer.run())
+    service.spawn("stalls", ingestor.watch_stalls())
+    watch_ingestor(service, clock, ingestor, writer, outbox, publisher, repairer, budget)
+    if settings.symbols:
+        service.spawn("symbols", follow_pinned(ingestor, settings))
+    else:
+        follower = RegistryFollower(
+            store.query, lambda registry: ingestor.follow(choose_symbols(registry, settings.shard))
+        )
+        service.spawn("symbols", follower.run(bus))
+
+
+def status_header(status: str | None) -> str:
+    """Message headers of a symbol: the status the registry gives it."""
+    return f'{{"symbol_status":"{status}"}}' if status else ""
+
+
+async def wait_for_lock(service: Service[OhlcvSettings], store: Store) -> None:
+    """Stand by while another instance holds the right to write."""
+    while True:
+        try:
+            if await store.acquire():
+                return service.resume()
+            service.stand_by()
+        except TryLater as error:
+            log.warning("database is away", extra={"error": str(error)})
+        await asyncio.sleep(STANDBY_POLL_S)
+
+
+async def follow_pinned(ingestor: Ingestor, settings: OhlcvSettings) -> None:
+    """Follow SYMBOLS, whatever the registry says."""
+    wanted = {symbol: "" for symbol in settings.symbols if settings.shard.owns(symbol)}
+    while True:
+        try:
+            await ingestor.follow(wanted)
+            break
+        except TryLater as error:
+            await asyncio.sleep(max(1.0, error.wait_s or 0.0))
+    await asyncio.Event().wait()
+
+
+async def rebuild_after_overflow(ingestor: Ingestor, writer: Writer) -> None:
+    """Begin all series anew whenever the write buffer had to be thrown away."""
+    while True:
+        await writer.overflowed.wait()
+        await ingestor.rebuild()
+        writer.overflowed.clear()
+
+
+async def flush_last(ingestor: Ingestor, writer: Writer) -> None:
+    """Commit what was closed before the stop; what can not be written is a gap of the next start."""
+    ingestor.retire_all()
+    try:
+        await writer.flush()
+    except TryLater as error:
+        log.warning("last rows not written", extra={"error": str(error), "waiting": writer.waiting()})
+
+
+async def empty_outbox(outbox: Outbox) -> None:
+    """Let the outbox publish what was committed last."""
+    outbox.wake()
+    try:
+        async with asyncio.timeout(OUTBOX_LAST_S):
+            await outbox.drained()
+    except TimeoutError:
+        log.warning("messages left in the outbox", extra={"depth": outbox.depth()})

@@ -1,0 +1,46 @@
+"""Which symbols to follow, and on which line each of them travels. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from common.shards import Shard
+
+WANTED_STATUSES = frozenset({"ACTIVE", "ACTIVE_OVERRIDE", "PROBATION"})
+"""PROBATION is a time of grace: the symbol is followed, and its status stands in every message's header."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to begin and what to end, both sorted."""
+
+    begin: tuple[str, ...]
+    end: tuple[str, ...]
+
+
+def choose_symbols(registry: Mapping[str, str], shard: Shard) -> dict[str, str]:
+    """Pairs of the registry (pair -> status) that this instance follows."""
+    return {pair: status for pair, status in registry.items() if status in WANTED_STATUSES and shard.owns(pair)}
+
+
+def compare_symbols(wanted: Iterable[str], actual: Iterable[str]) -> Change:
+    """Difference between the symbols wanted and those followed."""
+    wanted, actual = set(wanted), set(actual)
+    return Change(tuple(sorted(wanted - actual)), tuple(sorted(actual - wanted)))
+
+
+def place_symbols(symbols: Iterable[str], load: list[int], room: int) -> dict[str, int]:
+    """Give each symbol a line: the first with room, a new one (the next number) when all are full.
+
+    `load` counts the symbols on each line; `room` is what one line takes.
+    """
+    load = list(load)
+    places: dict[str, int] = {}
+    for symbol in symbols:
+        line = next((i for i, n in enumerate(load) if n < room), len(load))
+        if line == len(load):
+            load.append(0)
+        load[line] += 1
+        places[symbol] = line
+    return places
