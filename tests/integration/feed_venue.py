@@ -35,7 +35,7 @@ class Venue:
         self.silent = False
         self.acking = True
         self.refusing = False
-        self.answer: str | None = None
+        self.refused: str | None = None
         self.handshakes = 0
         self.pongs = 0
         self.last_id = 0
@@ -90,8 +90,9 @@ class Venue:
             return await self._notify()
         frame = json.loads(text)
         self.control.append((time.monotonic(), frame))
-        if self.answer is not None:
-            await connection.send(self.answer)
+        if self.refused in frame["params"]:
+            error = {"code": 2, "msg": "Invalid request"}
+            await connection.send(json.dumps({"error": error, "id": frame["id"]}))
         elif self.acking:
             names = set(frame["params"])
             mine = self.streams[connection]
@@ -117,8 +118,8 @@ class Venue:
         if not future.cancelled() and future.exception() is None:
             self.pongs += 1
 
-    def push(self, text: str, stream: str) -> None:
-        if not self.silent:
+    def push(self, text: str, stream: str, anyway: bool = False) -> None:
+        if anyway or not self.silent:
             broadcast([c for c, streams in self.streams.items() if stream in streams], text)
 
     def trade(self, symbol: str = "SOLUSDT", n: int = 1) -> None:

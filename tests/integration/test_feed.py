@@ -11,7 +11,7 @@ import pytest
 
 from common.clock import Clock
 from common.errors import BadInput
-from common.feed import BadFrame, Feed, FeedLimits, Opened, Subscribed, Unsubscribed
+from common.feed import BadFrame, Feed, FeedLimits, Lost, Opened, Subscribed, Unsubscribed
 from common.venues import binance_spot
 from common.venues.market import Cadence, Message, Trade
 from tests.integration.feed_venue import CADENCE, Recorder, Venue, recording
@@ -116,17 +116,32 @@ async def test_an_unanswered_subscription_ends_the_connection(venue: Venue) -> N
         await until_live(got, 2)
 
 
-async def test_a_refused_subscription_backs_off_although_data_flows(venue: Venue) -> None:
-    limits = msgspec.structs.replace(CALM, retry_first_s=0.05, retry_max_s=10.0)
-    async with recording(make_feed(venue, limits)) as got:
+async def test_frames_that_carry_nothing_are_no_sign_of_life(venue: Venue) -> None:
+    async with recording(make_feed(venue)) as got:
         await until_live(got)
-        venue.answer = '{"error":{"code":2,"msg":"Invalid request"},"id":2}'
-        got.feed.want(frozenset({SOL, "ethusdt@aggTrade"}))
-        await got.until(lambda: len(got.lost()) == 6, within_s=20)
+        venue.silent = True
+        while not got.lost():
+            venue.push('{"stream":"solusdt@bookTicker","data":{"u":1}}', SOL, anyway=True)
+            venue.push('{"result":null,"id":1}', SOL, anyway=True)
+            venue.push("not a frame", SOL, anyway=True)
+            await asyncio.sleep(0.02)
+        assert "no data" in got.lost()[0][1].reason
+
+
+async def test_a_refused_subscription_backs_off_although_data_flows(venue: Venue) -> None:
+    venue.refused = "zecusdt@aggTrade"
+    limits = msgspec.structs.replace(CALM, retry_first_s=0.05, retry_max_s=10.0)
+    feed = make_feed(venue, limits, frame_names_max=2, control_per_s=20.0)
+    feed.want(frozenset({SOL, "zecusdt@aggTrade"}))
+    async with recording(feed) as got:
+        await got.until(lambda: len(got.lost()) == 7, within_s=20)
         assert all("Invalid request" in lost.reason for _, lost in got.lost())
-        opened = [t for t, (_, e) in zip(got.times, got.arrivals, strict=True) if isinstance(e, Opened)]
-        # Full jitter: single waits may be short, the sum grows; without growth six attempts last at most 0.25 s.
-        assert opened[-1] - opened[1] > 0.4
+        assert len({number for number, _ in got.of(Cadence)}) == 7
+        by_kind = {kind: [t for t, (_, e) in zip(got.times, got.arrivals, strict=True) if isinstance(e, kind)]
+                   for kind in (Opened, Lost)}  # fmt: skip
+        waits = [b - a for a, b in zip(by_kind[Lost], by_kind[Opened][1:], strict=False)]
+        # Full jitter: single waits may be short, the sum grows; without growth six waits last at most 0.3 s.
+        assert sum(waits) > 0.6
 
 
 async def test_control_frames_keep_the_venues_pace_and_size(venue: Venue) -> None:
@@ -191,7 +206,7 @@ def assert_made_before_broken(got: Recorder, old: int, new: int, overlap_s: floa
 
 
 async def test_rotation_overlaps_and_loses_no_trade(venue: Venue) -> None:
-    limits = msgspec.structs.replace(CALM, rotate_after_s=0.5)
+    limits = msgspec.structs.replace(CALM, rotate_after_s=0.5, overlap_s=0.6)
     async with recording(make_feed(venue, limits)) as got:
         await until_live(got)
         async with trading(venue):
