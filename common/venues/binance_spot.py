@@ -1,105 +1,40 @@
 """Binance spot: aggregated trades, the 1 s cadence stream, and the REST calls that repair them.
 
-Rules come from github.com/binance/binance-spot-api-docs, `web-socket-streams.md` and `rest-api.md`. Times are epoch
-milliseconds; a time in microseconds is refused, so that a changed `timeUnit` can never be taken for one.
+Rules come from github.com/binance/binance-spot-api-docs, `web-socket-streams.md` and `rest-api.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from common.errors import BadInput
 from common.numbers import parse_scaled
+from common.venues.binance_spot_shapes import (
+    AggTrade,
+    AnyFrame,
+    Data,
+    Frame,
+    RestKline,
+    RestTrade,
+    ServerTime,
+)
 from common.venues.market import Ack, Cadence, Closing, Kline, Market, Message, Other, Rejected, Request, Trade
 
 SCALE = 8
 MAX_AGG_TRADES = 1000
 MAX_KLINES = 1000
 
-_Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-_Ms = Annotated[int, msgspec.Meta(ge=0, lt=10**14)]
-# Text is bounded because int() refuses more than 4,300 digits with an error of its own.
-_Decimal = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
 _T = TypeVar("_T")
-_Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
-
-class _RestTrade(msgspec.Struct, gc=False):
-    """{"a":35,"p":"91234.56","q":"0.015","f":52,"l":54,"T":1790000000121,"m":true,"M":true}."""
-
-    a: _Id
-    p: _Decimal
-    q: _Decimal
-    f: _Id
-    l: _Id  # noqa: E741 - the venue's name
-    T: _Ms
-    m: bool
-
-
-class _AggTrade(_RestTrade, gc=False, tag_field="e", tag="aggTrade"):
-    """{"e":"aggTrade","E":1790000000123,"s":"BTCUSDT", and the fields of a REST record}."""
-
-    E: _Ms
-    s: _Symbol
-
-
-class _MiniTicker(msgspec.Struct, gc=False, tag_field="e", tag="24hrMiniTicker"):
-    """{"e":"24hrMiniTicker","E":1790000000000,"s":"BTCUSDT","c":..}: pushed every second."""
-
-    E: _Ms
-
-
-_Data = _AggTrade | _MiniTicker
-
-
-class _Frame(msgspec.Struct, gc=False):
-    """{"stream":"btcusdt@aggTrade","data":{..}}: what the combined endpoint pushes."""
-
-    data: _Data
-
-
-class _AnyFrame(msgspec.Struct, gc=False):
-    """Every field that tells the remaining shapes apart."""
-
-    stream: str | None = None
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    e: str | None = None
-    id: int | str | msgspec.UnsetType | None = msgspec.UNSET
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    code: int | None = None
-    msg: str | None = None
-
-
-class _RestKline(msgspec.Struct, gc=False, array_like=True):
-    """[open ms, o, h, l, c, base vol, close ms, quote vol, trades, taker-buy base, taker-buy quote, ignored]."""
-
-    open_ms: _Ms
-    o: _Decimal
-    h: _Decimal
-    l: _Decimal  # noqa: E741 - the venue's name
-    c: _Decimal
-    vol: _Decimal
-    close_ms: _Ms
-    quote_vol: _Decimal
-    n: _Id
-    buy_vol: _Decimal
-    buy_quote_vol: _Decimal
-
-
-class _ServerTime(msgspec.Struct, gc=False):
-    serverTime: _Ms
-
-
-_decode_frame = msgspec.json.Decoder(_Frame).decode
-_decode_data = msgspec.json.Decoder(_Data).decode
-_decode_any = msgspec.json.Decoder(_AnyFrame).decode
-_decode_trades = msgspec.json.Decoder(list[_RestTrade]).decode
-_decode_klines = msgspec.json.Decoder(list[_RestKline]).decode
-_decode_time = msgspec.json.Decoder(_ServerTime).decode
+_decode_frame = msgspec.json.Decoder(Frame).decode
+_decode_data = msgspec.json.Decoder(Data).decode
+_decode_any = msgspec.json.Decoder(AnyFrame).decode
+_decode_trades = msgspec.json.Decoder(list[RestTrade]).decode
+_decode_klines = msgspec.json.Decoder(list[RestKline]).decode
+_decode_time = msgspec.json.Decoder(ServerTime).decode
 
 # Besides DecodeError msgspec lets out text that is not UTF-8, and JSON nested too deep.
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
@@ -121,14 +56,14 @@ def _scaled(text: str, scale: int) -> int:
     return value
 
 
-def _trade_of(r: _RestTrade, symbol: str, event_ms: int) -> Trade:
+def _trade_of(r: RestTrade, symbol: str, event_ms: int) -> Trade:
     if r.f > r.l:
         raise BadInput(f"aggTrade {r.a} runs from trade {r.f} to {r.l}")
     return Trade(symbol, r.a, _amount(r.p), _amount(r.q), r.f, r.l, r.T, event_ms, not r.m)
 
 
-def _parse_data(data: _Data) -> Message:
-    return _trade_of(data, data.s, data.E) if type(data) is _AggTrade else Cadence(data.E)
+def _parse_data(data: Data) -> Message:
+    return _trade_of(data, data.s, data.E) if type(data) is AggTrade else Cadence(data.E)
 
 
 def _read(decode: Callable[[bytes], _T], raw: bytes) -> _T:
@@ -179,7 +114,7 @@ def _parse_event(data: bytes | str, name: str | None, stream: str) -> Message:
     return Other(name or stream)
 
 
-def _parse_reply(head: _AnyFrame) -> Message:
+def _parse_reply(head: AnyFrame) -> Message:
     id_ = head.id if isinstance(head.id, int) else None
     if head.error is not msgspec.UNSET or (head.code is not None and head.msg is not None):
         detail = bytes(head.error).decode() if head.error is not msgspec.UNSET else f"{head.code}: {head.msg}"
@@ -260,7 +195,7 @@ def parse_klines(raw: bytes, closed_before_ms: int | None = None) -> list[Kline]
     return [_kline_of(r) for r in rows if closed_before_ms is None or r.close_ms < closed_before_ms]
 
 
-def _kline_of(r: _RestKline) -> Kline:
+def _kline_of(r: RestKline) -> Kline:
     open_s, rest_ms = divmod(r.open_ms, 1000)
     if rest_ms:
         raise BadInput(f"a candle opens at {r.open_ms} ms, inside a second")
