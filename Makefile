@@ -7,7 +7,7 @@ READY := .venv/.ready
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 UV ?= uv
 
-.PHONY: help setup lint test demo lock clean
+.PHONY: help setup lint test demo run lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test: lint ## Check everything, then run all tests on real servers.
 
 demo: setup ## Run everything against loopback venues and check the result.
 	$(BIN)/trading-bus demo
+
+run: setup ## Run everything against the live venues.
+	$(BIN)/trading-bus run
 
 lock: ## Compile the lock files again; needs uv.
 	$(UV) pip compile --universal --generate-hashes --no-header --python-version 3.11 \

@@ -15,6 +15,7 @@ COMMANDS = {
     "services": ("ops.services_command:services", "Start, stop and show TimescaleDB and RabbitMQ."),
     "migrate": ("ops.migrate:migrate", "Bring the database schema up to date."),
     "demo": ("ops.demo:demo", "Run everything against loopback venues and check the result."),
+    "run": ("ops.demo:run", "Run everything against the live venues."),
     "verify": ("ops.verify:verify", "Compare what is stored with what the venue says."),
     "outbox": ("ops.outbox:outbox", "Show and drain messages that wait for the broker."),
 }

@@ -12,7 +12,7 @@ from common.contracts import format_time
 LINES_MAX = 20
 QUOTE_FIELDS = frozenset(("quote_vol", "buy_quote_vol", "buy_quote", "sell_quote"))
 
-Value = str | int | bool
+Value = str | int | None
 Fields = Mapping[str, Value]
 """Column to value; decimals in their canonical text, so that equal numbers are equal texts."""
 
