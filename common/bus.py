@@ -95,6 +95,7 @@ class Bus:
         await close_bus(connection, self._limits)
 
     async def _follow(self, bindings: Sequence[str], load: Load, on_message: OnMessage, on_bad: OnBad | None) -> None:
+        await self.declare()  # a consumer may be the first to come
         channel = await self._open_channel()
         try:
             queue = await self._state_queue(channel, bindings)

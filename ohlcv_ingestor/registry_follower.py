@@ -31,7 +31,8 @@ class RegistryFollower:
         self._stale = asyncio.Event()
 
     async def run(self, bus: Bus) -> None:
-        """Follow for ever."""
+        """Follow for ever; the first read of the table does not wait for the broker."""
+        self._stale.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read_when_stale())
             await bus.consume_state([EVENTS], self.load, self._note)
