@@ -90,19 +90,18 @@ def repair_gap(series: Series, gap: Gap, limits: RepairLimits) -> Generator[Ask,
     return series.settle(gap)
 
 
-def begin_symbol(watermark_ms: int, settle_s: int, history_s: int) -> Generator[Ask, Answer, Start]:
-    """Find the start of a first subscription, at the newest settled minute."""
-    from_s = minute_of(watermark_ms // 1000 - settle_s)
+def begin_symbol(from_s: int, history_s: int) -> Generator[Ask, Answer, Start | None]:
+    """Find the start of a first subscription at a settled minute; None while the venue has no trade at all."""
     first_id: int | None = None
     while first_id is None:
-        answer = yield AskTrades(start_ms=1000 * from_s, limit=1)
-        if answer.trades:
-            first_id = answer.trades[0].id
+        since = (yield AskTrades(start_ms=1000 * from_s, limit=1)).trades
+        if since:
+            first_id = since[0].id
             break
         newest = (yield AskTrades(limit=1)).trades
         if not newest:
-            first_id = 0
-        elif newest[-1].time_ms < 1000 * from_s:
+            return None
+        if newest[-1].time_ms < 1000 * from_s:
             first_id = newest[-1].id + 1
     history = (yield AskKlines("1m", from_s - history_s, from_s)).klines
     history = [k for k in history if k.open_s + 60 <= from_s]

@@ -28,6 +28,7 @@ class Repairer:
     again_s = (1.0, 3.0, 9.0)
     away_s = 2.0
     refused_s = 60.0
+    no_trade_yet_s = 0.5
 
     def __init__(
         self, rest: RestClient, clock: Clock, limits: RepairLimits, at_once: int,
@@ -60,7 +61,7 @@ class Repairer:
 
     def _jobs(self, series: Series) -> list[Gap | Series]:
         if series.young:
-            return [series] if series.watermark_ms else []
+            return [] if series.start_second() is None else [series]
         return list(series.ready_gaps())
 
     async def _work(self, series: Series, job: Gap | Series) -> None:
@@ -105,9 +106,9 @@ class Repairer:
         return 0.0
 
     async def _start(self, series: Series) -> float:
-        limits = series.limits
-        asking = begin_symbol(series.watermark_ms, limits.settle_s, limits.backfill_s)
-        start = await self._drive(series, asking)
+        start = await self._drive(series, begin_symbol(series.start_second() or 0, series.limits.backfill_s))
+        if start is None:
+            return self.no_trade_yet_s
         self._begin(series, start)
         log.info("symbol begun", extra={"symbol": series.stream.symbol, "from_id": start.first_id})
         return 0.0

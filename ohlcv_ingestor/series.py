@@ -104,6 +104,16 @@ class Series:
                 ids.open_gap(gap)
         ids.open_gap(tail)
 
+    def start_second(self) -> int | None:
+        """Where a young series may begin: a settled minute, and no later than the first trade it saw."""
+        if not self.young or not self.watermark_ms:
+            return None
+        now_s, seen = self.watermark_ms // 1000, self.ids.first_seen
+        from_s = minute_of(now_s - self.limits.settle_s)
+        if seen is not None:
+            from_s = max(min(from_s, minute_of(seen.time_ms // 1000)), minute_of(now_s - self.limits.backfill_s) + 60)
+        return from_s
+
     def baseline(self, first_id: int, from_s: int, close: int | None, idle: list[Gap]) -> None:
         """Begin at `first_id`, the first trade the venue has since the minute `from_s`, with the close before it.
 
@@ -161,6 +171,8 @@ class Series:
         if to_ms <= self.watermark_ms:
             return False
         self.watermark_ms = to_ms
+        if self.young:
+            self.ring.evict(minute_of(to_ms // 1000 - self.limits.backfill_s), set())
         if self.young or to_ms // 1000 <= self.closed_s:
             return False
         self._close_to(to_ms // 1000)

@@ -211,6 +211,8 @@ class Stage:
         bodies: dict[str, bytes] = {}
         read = 0
         async for message in read_log(self.rmq_url, idle_s=1.5):
+            if not message.key.startswith("price_updates."):
+                continue
             read += 1
             key, _, rev = message.message_id.rpartition("#")
             newest[key] = max(newest.get(key, 0), int(rev))

@@ -242,9 +242,10 @@ class World:
         self.tables.commit(self.batch)
 
     def begin(self) -> None:
-        if not self.series.young or self.series.watermark_ms == 0:
+        from_s = self.series.start_second()
+        if from_s is None:
             return
-        asking = begin_symbol(self.series.watermark_ms, self.limits.settle_s, self.limits.backfill_s)
+        asking = begin_symbol(from_s, self.limits.backfill_s)
         ask = next(asking)
         while True:
             try:
