@@ -63,6 +63,7 @@ class Play:
         self._ingestor: Child | None = None
         self._cut_ms = math.inf
         self._start_s = 0
+        self._began_s = 0.0
         self._faults: list[str] = []
 
     def finish(self) -> bool:
@@ -91,7 +92,7 @@ class Play:
                 await self._watch(con, listener, view)
                 await self._settle(con, listener, view)
             await self._end_ingestor()
-            await self._listener_quiet(con, listener)
+            await self._hear_out(con, listener)
             return await self._sum_up(con, listener)
 
     # ---- prepare
@@ -128,20 +129,23 @@ class Play:
     def _now_s(self) -> float:
         return self._clock.wall_ms() / 1000
 
+    def _passed_s(self) -> float:
+        return self._clock.monotonic_s() - self._began_s
+
     async def _watch(self, con: Connection, listener: Listener, view: View) -> None:
-        plan, began_s = self._plan, self._clock.monotonic_s()
+        plan = self._plan
+        self._began_s = self._clock.monotonic_s()
         if self._venue is not None:
             self._cut_ms = plan_cut(self._clock.wall_ms(), plan.cut_after_s, CUT_FOR_S)
         cut = False
         while not self._finish.is_set() and not self._has_died():
-            passed_s = self._clock.monotonic_s() - began_s
-            if plan.seconds is not None and passed_s >= plan.seconds:
+            if plan.seconds is not None and self._passed_s() >= plan.seconds:
                 break
             if not cut and self._clock.wall_ms() >= self._cut_ms:
                 cut = True
                 await self._cut_venue()
             await self._look(con, listener)
-            view.show(self._picture, self._now_s(), passed_s)
+            view.show(self._picture, self._now_s(), self._passed_s())
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._finish.wait()
@@ -182,7 +186,7 @@ class Play:
                 return
             await asyncio.sleep(POLL_S / 5)
             await self._look(con, listener)
-            view.show(self._picture, self._now_s(), math.inf)
+            view.show(self._picture, self._now_s(), self._passed_s())
 
     def _is_settled(self) -> bool:
         picture, now_s = self._picture, self._now_s()
@@ -198,7 +202,7 @@ class Play:
         elif await self._ingestor.stop() != 0:
             self._faults.append("the ingestor did not stop in order")
 
-    async def _listener_quiet(self, con: Connection, listener: Listener) -> None:
+    async def _hear_out(self, con: Connection, listener: Listener) -> None:
         await listener.wait_quiet(QUIET_S, QUIET_TIMEOUT_S)
         await look_at_tables(con, self._picture, self._now_s(), self._since_s)
 
