@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 # -n 2 pays from two cores on; a module stays on one worker, because some bring servers of their own.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
-UV ?= uv
+UV ?= .venv/bin/uv
 
 .PHONY: help setup lint test demo run lock clean
 
@@ -49,7 +49,7 @@ demo: setup ## Run everything against loopback venues and check the result.
 run: setup ## Run everything against the live venues.
 	$(BIN)/trading-bus run
 
-lock: ## Compile the lock files again; needs uv.
+lock: setup ## Compile the lock files again.
 	$(UV) pip compile --universal --generate-hashes --no-header --python-version 3.11 \
 	  -o requirements.lock pyproject.toml
 	$(UV) pip compile --universal --generate-hashes --no-header --python-version 3.11 --extra dev \

@@ -20,8 +20,7 @@ from common.amqp import named_failures
 from common.backoff import full_jitter
 from common.consuming import BusLimits, BusMessage, Consumer, close_bus, connect_bus
 from common.errors import BadInput, TryLater
-from common.publisher import EXCHANGE
-from common.topology import QUEUE_LOG, BindingSpec, ExchangeSpec, QueueSpec, TopologyLimits, describe_topology
+from common.topology import EXCHANGE, QUEUE_LOG, BindingSpec, ExchangeSpec, QueueSpec, TopologyLimits, describe_topology
 
 log = logging.getLogger(__name__)
 

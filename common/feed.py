@@ -26,15 +26,13 @@ from common.feed_events import (
     Arrival,
     BadFrame,
     Event,
-    FeedCounts,
     FeedLimits,
-    Inbox,
     Lost,
     Opened,
-    Slot,
     Subscribed,
     Unsubscribed,
 )
+from common.feed_inbox import FeedCounts, Inbox, Slot
 from common.feed_socket import Connection
 from common.venues.market import Market
 

@@ -11,7 +11,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from common.backoff import parse_retry_after
 from common.errors import BadInput, Reconnect
-from common.feed_events import BadFrame, Event, Lost, Opened, Slot, Subscribed, Unsubscribed
+from common.feed_events import BadFrame, Event, Lost, Opened, Subscribed, Unsubscribed
+from common.feed_inbox import Slot
 from common.patience import Patience
 from common.subscriptions import Subscriptions
 from common.venues.market import Ack, Cadence, Closing, Message, Rejected, Trade

@@ -20,7 +20,8 @@ from common import statements as sql
 from common.backoff import full_jitter
 from common.contracts import OutgoingMessage
 from common.errors import TryLater
-from common.publisher import EXCHANGE_DEAD, Publisher, dead_letter
+from common.publisher import Publisher, dead_letter
+from common.topology import EXCHANGE_DEAD
 
 log = logging.getLogger(__name__)
 

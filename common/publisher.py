@@ -27,11 +27,9 @@ from common.backoff import full_jitter
 from common.clock import Clock
 from common.contracts import OutgoingMessage
 from common.errors import Refused, TryLater
+from common.topology import EXCHANGE, EXCHANGE_DEAD
 
 log = logging.getLogger(__name__)
-
-EXCHANGE = "trading.bus"
-EXCHANGE_DEAD = "trading.bus.dead"
 
 _SHORT_STRING_MAX = 255
 _PERSISTENT = 2

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from common.publisher import EXCHANGE, EXCHANGE_DEAD
-
+EXCHANGE = "trading.bus"
+EXCHANGE_DEAD = "trading.bus.dead"
 EXCHANGE_UNROUTED = "trading.bus.unrouted"
 EXCHANGE_BEATS = "trading.bus.beats"
 QUEUE_LOG = "trading.bus.log"

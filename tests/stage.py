@@ -151,7 +151,7 @@ class Stage:
         counts = {"bars": 0, "footprints": 0, "incomplete": 0}
         for symbol in symbols:
             gaps = await self.con.fetch(
-                "SELECT from_time, to_time, status FROM feed_gaps WHERE symbol = $1 AND status IN ('open', 'source_missing')",
+                "SELECT from_time, to_time FROM feed_gaps WHERE symbol = $1 AND status IN ('open', 'source_missing')",
                 symbol,
             )
             spans = [
@@ -166,7 +166,8 @@ class Stage:
         spans: list[tuple[float, float | None]], counts: dict[str, int], missing_ok: bool,
     ) -> None:  # fmt: skip
         rows = await self.con.fetch(
-            f"SELECT *, extract(epoch FROM time)::bigint AS s FROM {table} WHERE symbol = $1 AND time < to_timestamp($2) ORDER BY time",
+            f"SELECT *, extract(epoch FROM time)::bigint AS s FROM {table}"
+            " WHERE symbol = $1 AND time < to_timestamp($2) ORDER BY time",
             symbol, to_s,
         )  # fmt: skip
         first_bar_s = await self.con.fetchval(
@@ -220,7 +221,8 @@ class Stage:
             bodies[message.message_id] = message.body
         for table, kind in (("raw_bars", "1m"), ("footprint_1s", "1s")):
             for r in await self.con.fetch(
-                f"SELECT *, to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS t FROM {table} WHERE time < to_timestamp($1)",
+                "SELECT *, to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS t"
+                f" FROM {table} WHERE time < to_timestamp($1)",
                 to_s,
             ):
                 key = f"price_updates.{r['symbol']}.{kind}@{r['t']}"

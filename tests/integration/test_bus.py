@@ -12,8 +12,8 @@ from common.bus import Bus, read_log
 from common.consuming import BusLimits, BusMessage, Consumer, connect_bus
 from common.contracts import OutgoingMessage, beat_message
 from common.errors import BadInput, Refused, TryLater
-from common.publisher import EXCHANGE_DEAD, AmqpPublisher, PublisherLimits, publish_dead
-from common.topology import EXCHANGE_UNROUTED, QUEUE_LOG, TopologyLimits
+from common.publisher import AmqpPublisher, PublisherLimits, publish_dead
+from common.topology import EXCHANGE_DEAD, EXCHANGE_UNROUTED, QUEUE_LOG, TopologyLimits
 from ops.rabbitmq_probe import call_management
 
 SMALL = TopologyLimits(log_bytes_max=20_000_000, log_segment_bytes=1_000_000, dead_bytes_max=10_000_000)

@@ -14,9 +14,9 @@ from common.bus import Bus, read_log
 from common.contracts import LANE_LIVE, LANE_REPAIR, OutgoingMessage
 from common.errors import TryLater
 from common.outbox import Outbox, OutboxLimits
-from common.publisher import EXCHANGE, EXCHANGE_DEAD, AmqpPublisher
+from common.publisher import AmqpPublisher
 from common.store import Store
-from common.topology import TopologyLimits
+from common.topology import EXCHANGE, EXCHANGE_DEAD, TopologyLimits
 from tests.rows import T0, make_second
 
 OWNER = "ohlcv/0/1"

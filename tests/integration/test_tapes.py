@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ from tests.stage import Stage, open_stage
 SYMBOL = "LTCUSDT"
 FIRST = "binance/spot_aggTrades_LTCUSDT_20250622_14h-17h.csv.gz"
 SECOND = "binance/spot_aggTrades_LTCUSDT_20250622_17h-19h_with_gaps.csv.gz"
-WITHHELD = [(293632900, 293632903), (293633500, 293633500), (293635000, 293635120), (293638000, 293638699), (293641000, 293641009)]
+WITHHELD = [
+    (293632900, 293632903),
+    (293633500, 293633500),
+    (293635000, 293635120),
+    (293638000, 293638699),
+    (293641000, 293641009),
+]
 
 
 @pytest.fixture
@@ -35,7 +42,8 @@ async def play(stage: Stage, speed: int, *flags: str) -> int:
 async def test_withheld_ids_are_repaired(stage: Stage, shared_data: Path) -> None:
     """Five id ranges never streamed but served by REST: five gaps, each repaired, every bar equal to the recount."""
     withhold = ",".join(f"{SYMBOL}:{a}-{b}" for a, b in WITHHELD)
-    end_s = await play(stage, 200, "--tape", f"{shared_data / FIRST}:{SYMBOL}", "--tape-limit", "10000", "--withhold", withhold)
+    tape = ("--tape", f"{shared_data / FIRST}:{SYMBOL}", "--tape-limit", "10000")
+    end_s = await play(stage, 200, *tape, "--withhold", withhold)
     gaps = await stage.con.fetch("SELECT from_id, to_id, status FROM feed_gaps ORDER BY from_id")
     assert [(g["from_id"], g["to_id"]) for g in gaps] == WITHHELD
     assert {g["status"] for g in gaps} == {"repaired"}
@@ -64,5 +72,9 @@ async def test_ids_the_venue_lacks_are_named(stage: Stage, shared_data: Path) ->
 
 def id_gaps(tapes: list[Path]) -> list[tuple[int, int]]:
     """Holes in the ids of the recorded files, read without any code of ours."""
-    ids = [int(line.rsplit(",", 1)[1]) for tape in tapes for line in gzip.open(tape, "rt").readlines()[1:]]
-    return [(a + 1, b - 1) for a, b in zip(ids, ids[1:], strict=False) if b != a + 1]
+    ids: list[int] = []
+    for tape in tapes:
+        with gzip.open(tape, "rt") as lines:
+            next(lines)
+            ids += [int(line.rsplit(",", 1)[1]) for line in lines]
+    return [(a + 1, b - 1) for a, b in pairwise(ids) if b != a + 1]

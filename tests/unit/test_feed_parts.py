@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import ConfigError
 from common.feed import stream_url
-from common.feed_events import Inbox
+from common.feed_inbox import Inbox
 from common.patience import Patience
 from common.subscriptions import Subscriptions
 from common.venues.market import Cadence
