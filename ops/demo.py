@@ -75,7 +75,7 @@ def _play(plan: Plan) -> int:
         good = True
         return EXIT_INTERRUPTED
     finally:
-        if good:
+        if good or not any(folder.iterdir()):
             shutil.rmtree(folder, ignore_errors=True)
         else:
             click.echo(f"logs are kept in {folder}", err=True)
@@ -92,7 +92,7 @@ async def _play_on(servers: Servers, plan: Plan, folder: Path) -> Outcome:
         try:
             outcome = await play.run()
         except TradingBusError:
-            click.echo(play.last_words(), err=True)
+            _tell_last_words(play)
             raise
         _tell(outcome, play)
         return outcome
@@ -118,4 +118,9 @@ def _tell(outcome: Outcome, play: Play) -> None:
     for line in outcome.faults:
         click.echo(line, err=True)
     if outcome.faults:
-        click.echo(play.last_words(), err=True)
+        _tell_last_words(play)
+
+
+def _tell_last_words(play: Play) -> None:
+    if words := play.last_words():
+        click.echo(words, err=True)

@@ -94,14 +94,19 @@ async def _start(
         async with asyncio.timeout(START_TIMEOUT_S):
             while (port := _read_port(ready)) is None:
                 if not process.is_alive():
-                    raise TryLater(f"the {name} ended at once\n{Child(name, 0, process, log).last_words()}")
+                    raise TryLater(f"the {name} ended at once; {_last_line(log)}")
                 await asyncio.sleep(POLL_S)
     except BaseException as error:
         await asyncio.to_thread(process.kill)
         if isinstance(error, TimeoutError):
-            raise TryLater(f"the {name} does not come up\n{Child(name, 0, process, log).last_words()}") from error
+            raise TryLater(f"the {name} does not come up; {_last_line(log)}") from error
         raise
     return Child(name, port, process, log)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return f"last words in {log}: {lines[-1] if lines else 'none'}"
 
 
 def _read_port(ready: Path) -> int | None:

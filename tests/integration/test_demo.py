@@ -19,6 +19,8 @@ import pytest
 
 from ops.demo_ground import NAME
 from ops.services import Servers
+from sandbox.config import Config
+from sandbox.venue import Sandbox
 
 SCRIPT = "from ops.cli import main; main()"
 END_TIMEOUT_S = 60
@@ -113,6 +115,35 @@ async def test_a_signal_too_early_for_a_summary_ends_it(servers: Servers, tmp_pa
         text, _ = await asyncio.to_thread(process.communicate, timeout=END_TIMEOUT_S)
     assert process.returncode in (0, 130) and "Traceback" not in text, text
     assert not list(tmp_path.iterdir())
+
+
+async def test_run_shows_and_stores_what_a_venue_sends(
+    ts_dsn: str, rmq_url: str, management_url: str, tmp_path: Path
+) -> None:
+    async with Sandbox(Config(symbols=("BTCUSDT", "ABCUSDT"), rate=20.0, history_minutes=10)) as venue:
+        given = {"TS_DSN": ts_dsn, "RMQ_URL": rmq_url, "MANAGEMENT_URL": management_url, "TMPDIR": str(tmp_path)}
+        endpoints = {"AGG_WS_URL": venue.ws_url, "BINANCE_REST_URL": venue.rest_url}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", SCRIPT, "run", "--symbols", "btcusdt,ABCUSDT", "--seconds", "6"),
+            env={**os.environ, **given, **endpoints},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        text = (await asyncio.wait_for(process.communicate(), END_TIMEOUT_S))[0].decode()
+    assert process.returncode == 0, text
+    con = await asyncpg.connect(ts_dsn, timeout=10, command_timeout=10)
+    stored = {row["symbol"]: row["n"] for row in await con.fetch("SELECT symbol, count(*) n FROM raw_bars GROUP BY 1")}
+    await con.close(timeout=5)
+    assert set(stored) == {"BTCUSDT", "ABCUSDT"}
+    assert read_count(r"messages  1m (\d+)", text) == sum(stored.values()) >= 18
+    assert "ingestor: ready" in text and not list(tmp_path.iterdir())
+
+
+async def test_servers_without_a_management_api_are_refused(servers: Servers, tmp_path: Path) -> None:
+    with start_demo(servers, tmp_path, MANAGEMENT_URL="") as process:
+        text, _ = await asyncio.to_thread(process.communicate, timeout=END_TIMEOUT_S)
+    assert process.returncode == 2
+    assert "trading-bus: the demo makes a vhost of its own: give MANAGEMENT_URL beside RMQ_URL" in text
 
 
 async def join_database(server_dsn: str, process: subprocess.Popen[str]) -> asyncpg.Connection:
