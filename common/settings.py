@@ -87,6 +87,8 @@ class ServiceSettings(BaseSettings):
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     # Tests and tapes only: venue time runs this many times faster than ours.
     clock_rate: float = Field(default=1.0, gt=0, le=100_000, allow_inf_nan=False)
+    # Added to this machine's wall clock: for one that is known to be wrong, and for tests that make it wrong.
+    clock_offset_s: float = Field(default=0.0, ge=-86_400, le=86_400, allow_inf_nan=False)
     stop_timeout_s: float = Field(default=10.0, gt=0, le=300, allow_inf_nan=False)
 
 

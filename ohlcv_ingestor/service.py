@@ -34,7 +34,7 @@ OUTBOX_LAST_S = 2.0
 async def main(service: Service[OhlcvSettings]) -> None:
     """Build the ingestor, wait for the right to write, and begin."""
     settings = service.settings
-    clock = Clock(settings.clock_rate)
+    clock = Clock(settings.clock_rate, settings.clock_offset_s)
     segment_bytes = min(100_000_000, settings.bus_log_max_bytes // 4)  # the log is cut by whole segments
     topology = TopologyLimits(log_bytes_max=settings.bus_log_max_bytes, log_segment_bytes=segment_bytes)
     url = settings.rmq_url.get_secret_value()
