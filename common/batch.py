@@ -24,7 +24,7 @@ def outranks(newer: BarRow | FootprintRow, older: BarRow | FootprintRow) -> bool
     """
     if newer.grade != older.grade:
         return newer.grade > older.grade
-    return newer.grade >= GRADE_FALLBACK or newer.n >= older.n
+    return newer.grade >= GRADE_FALLBACK or (newer.n or 0) >= (older.n or 0)
 
 
 def _only_forgets_ids(newer: FootprintRow, older: FootprintRow) -> bool:

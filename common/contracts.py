@@ -29,7 +29,10 @@ LANE_REPAIR = 1
 
 
 class BarRow(msgspec.Struct, frozen=True, gc=False):
-    """One minute of one symbol; table `raw_bars`, key (symbol, time)."""
+    """One minute of one symbol; table `raw_bars`, key (symbol, time).
+
+    `n`, `buy_vol` and `buy_quote_vol` are None where the venue's own candle, which lacks them, supplied the minute.
+    """
 
     time: int
     symbol: str
@@ -38,10 +41,10 @@ class BarRow(msgspec.Struct, frozen=True, gc=False):
     l: str  # noqa: E741 - the seed's column
     c: str
     v: str
-    n: int
+    n: int | None
     quote_vol: str
-    buy_vol: str
-    buy_quote_vol: str
+    buy_vol: str | None
+    buy_quote_vol: str | None
     source: str
     complete: bool
     grade: int
@@ -134,9 +137,9 @@ class BarMessage(msgspec.Struct, frozen=True):
     l: Decimal  # noqa: E741 - the seed's field
     c: Decimal
     v: Decimal
-    n: int
+    n: int | None
     quote_vol: Decimal
-    buy_vol: Decimal
+    buy_vol: Decimal | None
     source: str
     complete: bool
     rev: int
@@ -214,12 +217,16 @@ def _flag(value: bool) -> str:
     return "true" if value else "false"
 
 
+def _or_null(value: str | int | None) -> str | int:
+    return "null" if value is None else value
+
+
 def bar_message(row: BarRow, rev: int, lane: int = LANE_LIVE) -> OutgoingMessage:
     """Publishable form of a stored bar; decimals are written digit by digit."""
     key, time = price_key(row.symbol, "1m"), format_time(row.time)
     body = (
         f'{{"time":"{time}","symbol":{json.dumps(row.symbol)},"o":{row.o},"h":{row.h},"l":{row.l},"c":{row.c},"v":{row.v},'
-        f'"n":{row.n},"quote_vol":{row.quote_vol},"buy_vol":{row.buy_vol},"source":"{row.source}",'
+        f'"n":{_or_null(row.n)},"quote_vol":{row.quote_vol},"buy_vol":{_or_null(row.buy_vol)},"source":"{row.source}",'
         f'"complete":{_flag(row.complete)},"rev":{rev}}}'
     )
     return OutgoingMessage(key, f"{key}@{time}#{rev}", body.encode(), lane)

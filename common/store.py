@@ -250,7 +250,8 @@ async def _retract(
 
 def _row(kind: type[_Row], record: asyncpg.Record) -> _Row:
     """A stored row as its struct, numbers in canonical text."""
-    numerics = {name for name, kind_name in kind.__annotations__.items() if kind_name == "str"} - {"symbol", "source"}
+    texts = {name for name, kind_name in kind.__annotations__.items() if "str" in kind_name} - {"symbol", "source"}
+    values = {name: record[name] for name in kind.__struct_fields__}
     return msgspec.convert(
-        {n: trim_decimal(record[n]) if n in numerics else record[n] for n in kind.__struct_fields__}, kind
+        {name: trim_decimal(v) if name in texts and v is not None else v for name, v in values.items()}, kind
     )

@@ -1,5 +1,6 @@
 -- Minutes and seconds of every pair. (symbol, time) is the only index: it serves the upsert and reads by symbol,
--- and a second one on time would cost a fifth more WAL for every row.
+-- and a second one on time would cost a fifth more WAL for every row. A fallback venue's candle tells neither its
+-- number of trades nor what takers bought: null, never invented.
 CREATE TABLE raw_bars (
   time          timestamptz NOT NULL,
   symbol        text        NOT NULL,
@@ -8,10 +9,10 @@ CREATE TABLE raw_bars (
   l             numeric     NOT NULL,
   c             numeric     NOT NULL,
   v             numeric     NOT NULL,
-  n             int         NOT NULL,
+  n             int,
   quote_vol     numeric     NOT NULL,
-  buy_vol       numeric     NOT NULL,
-  buy_quote_vol numeric     NOT NULL,
+  buy_vol       numeric,
+  buy_quote_vol numeric,
   source        text        NOT NULL,
   complete      boolean     NOT NULL,
   grade         smallint    NOT NULL CHECK (grade BETWEEN 1 AND 4),

@@ -26,12 +26,12 @@ def brick_of_row(row: FootprintRow, scale: int) -> Brick:
 
 
 def bar_of_row(row: BarRow, scale: int) -> Bar:
-    """Bar of a stored minute."""
+    """Bar of a stored minute of the primary venue, which tells every column."""
     return Bar(
         row.time,
         parse_scaled(row.o, scale), parse_scaled(row.h, scale), parse_scaled(row.l, scale), parse_scaled(row.c, scale),
-        parse_scaled(row.v, scale), row.n, parse_scaled(row.quote_vol, 2 * scale),
-        parse_scaled(row.buy_vol, scale), parse_scaled(row.buy_quote_vol, 2 * scale),
+        parse_scaled(row.v, scale), row.n or 0, parse_scaled(row.quote_vol, 2 * scale),
+        parse_scaled(row.buy_vol or "0", scale), parse_scaled(row.buy_quote_vol or "0", 2 * scale),
     )  # fmt: skip
 
 
