@@ -15,7 +15,7 @@ from common.feed_events import BadFrame, Event, Lost, Opened, Subscribed, Unsubs
 from common.feed_inbox import Slot
 from common.patience import Patience
 from common.subscriptions import Subscriptions
-from common.venues.market import Ack, Cadence, Closing, Message, Rejected, Trade
+from common.venues.market import Ack, Cadence, Closing, Message, Rejected, Several, Trade
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,9 @@ class Connection:
         self._url, self._limits, self._clock = slot.url, slot.limits, slot.clock
         self._inbox, self._counts, self._market = slot.inbox, slot.counts, slot.market
         market = slot.market
-        self.subscriptions = Subscriptions(market.cadence_stream, market.frame_names_max, market.control_per_s)
+        self.subscriptions = Subscriptions(
+            market.cadence_stream, market.frame_names_max, market.control_per_s, market.control_per_hour
+        )
         self._fields = {"venue": market.source, "feed": slot.name, "conn": number}
         self._stop: asyncio.Future[None] = loop.create_future()
         self._nudge = asyncio.Event()
@@ -186,29 +188,48 @@ class Connection:
 
     def _steer(self, message: Message) -> None:
         """Act on what concerns the connection itself."""
-        if isinstance(message, Cadence):
-            self._data_frames += 1
-            self._counts.data_at_s = self._clock.monotonic_s()
-            self._put(message)
-            if self._ready_at_s is None and self.subscriptions.settled:
-                self._ready_at_s = self._counts.data_at_s
-            return
-        self._other_frames += 1
         match message:
-            case Ack(id=id_):
-                control = self.subscriptions.acked(id_)
-                if control is not None:
-                    streams = frozenset(control.streams)
-                    self._put(Subscribed(streams) if control.subscribe else Unsubscribed(streams))
-                    self._nudge.set()
-            case Rejected(reason=reason):
-                self._refused = True
-                raise Reconnect(f"the venue refused a subscription: {reason}")
+            case Cadence():
+                self._note_data()
+                self._put(message)
+                if self._ready_at_s is None and self.subscriptions.settled:
+                    self._ready_at_s = self._counts.data_at_s
+                return
+            case Several(trades=trades):
+                self._note_data()
+                for trade in trades:
+                    self._put(trade)
+                return
+            case Ack(id=id_, stream=stream):
+                self._book(id_, stream)
+            case Rejected():
+                self._accept_refusal(message)
             case Closing():
                 log.info("venue announced its shutdown", extra=self._fields)
                 _finish(self.retire)
             case _:
                 pass
+        self._other_frames += 1
+
+    def _note_data(self) -> None:
+        self._data_frames += 1
+        self._counts.data_at_s = self._clock.monotonic_s()
+
+    def _book(self, id_: int, stream: str | None) -> None:
+        control = self.subscriptions.acked(id_, stream)
+        if control is not None:
+            streams = frozenset(control.streams)
+            self._put(Subscribed(streams) if control.subscribe else Unsubscribed(streams))
+            self._nudge.set()
+
+    def _accept_refusal(self, message: Rejected) -> None:
+        """Go on without a stream the venue does not have; anything else it refuses ends the connection."""
+        stream = message.stream
+        if stream is None or stream == self._market.cadence_stream or not self.subscriptions.refused(stream):
+            self._refused = True
+            raise Reconnect(f"the venue refused a subscription: {message.reason}")
+        log.warning("stream refused", extra={**self._fields, "stream": stream, "reason": message.reason})
+        self._nudge.set()
 
     async def _tend(self, socket: ClientConnection) -> None:
         """Send control frames at the venue's pace, and judge the connection several times a second."""

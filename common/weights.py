@@ -6,29 +6,31 @@ from collections import deque
 
 
 class WeightBudget:
-    """Our share of a host's weight per minute, and the circuit that a refusal opens; one per host, for all callers.
+    """Our share of a host's weight per window, and the circuit that a refusal opens; one per host, for all callers.
 
-    The last 60 s are counted, whatever minute the venue's own window starts in: two of our windows can then never
-    fall into one of the venue's. The venue's count (`observe`) covers everybody on our address, so it is held against
-    the whole limit, ours against our share. Background calls leave the part above `background_share` to live ones.
+    The last `window_s` seconds are counted (Binance: 60), whenever the venue's own window starts: two of our windows
+    can then never fall into one of the venue's. The venue's count (`observe`) covers everybody on our address, so it
+    is held against the whole limit, ours against our share. Background calls leave the part above `background_share`
+    to live ones.
     """
 
-    window_s = 60.0
-
-    def __init__(self, limit_per_min: int = 6000, share: float = 1.0, background_share: float = 0.5) -> None:
-        if not 0 < share <= 1 or not 0 < background_share <= 1 or limit_per_min < 1:
-            raise ValueError("shares lie in (0, 1] and a limit is positive")
-        self.limit = max(1, int(limit_per_min * share))
+    def __init__(
+        self, limit: int = 6000, share: float = 1.0, background_share: float = 0.5, window_s: float = 60.0
+    ) -> None:
+        if not 0 < share <= 1 or not 0 < background_share <= 1 or limit < 1 or window_s <= 0:
+            raise ValueError("shares lie in (0, 1], a limit and its window are positive")
+        self.window_s = window_s
+        self.limit = max(1, int(limit * share))
         self.background_limit = max(1, int(self.limit * background_share))
         self.open_until_s = float("-inf")
-        self._host_limit = limit_per_min
+        self._host_limit = limit
         self._spent: deque[tuple[float, int]] = deque()
         self._spent_sum = 0
         self._others = 0
         self._others_until_s = float("-inf")
 
     def used(self, now_s: float) -> int:
-        """Weight we spent in the last minute."""
+        """Weight we spent in the last window."""
         while self._spent and self._spent[0][0] <= now_s - self.window_s:
             self._spent_sum -= self._spent.popleft()[1]
         return self._spent_sum

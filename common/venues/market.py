@@ -37,17 +37,28 @@ class Cadence(msgspec.Struct, frozen=True, gc=False):
     event_ms: int
 
 
+class Several(msgspec.Struct, frozen=True, gc=False):
+    """One frame that holds several trades, in the venue's order."""
+
+    trades: tuple[Trade, ...]
+
+
 class Ack(msgspec.Struct, frozen=True, gc=False):
-    """The venue accepted control frame `id`."""
+    """The venue accepted control frame `id`: all of it, or only `stream` where it answers stream by stream."""
 
     id: int
+    stream: str | None = None
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """The venue refused a control frame; `id` is None where the venue does not say which."""
+    """The venue refused a control frame; `id` is None where the venue does not say which.
+
+    With a `stream` only that one is refused, and the others of the frame are answered on their own.
+    """
 
     id: int | None
     reason: str
+    stream: str | None = None
 
 
 class Closing(msgspec.Struct, frozen=True, gc=False):
@@ -60,7 +71,7 @@ class Other(msgspec.Struct, frozen=True, gc=False):
     what: str
 
 
-Message = Trade | Cadence | Ack | Rejected | Closing | Other
+Message = Trade | Several | Cadence | Ack | Rejected | Closing | Other
 
 
 class Kline(msgspec.Struct, frozen=True, gc=False):
@@ -81,8 +92,35 @@ class Kline(msgspec.Struct, frozen=True, gc=False):
     buy_quote_vol: int
 
 
+class Candle(msgspec.Struct, frozen=True, gc=False):
+    """One closed candle of a venue that tells neither trade counts nor taker volumes; units as in Kline."""
+
+    open_s: int
+    open: int
+    high: int
+    low: int
+    close: int
+    vol: int
+    quote_vol: int
+
+
+class Instrument(msgspec.Struct, frozen=True, gc=False):
+    """What a venue lists under one name; None where it does not say.
+
+    `tick` is the price step in the venue's scale, `listed_ms` the listing's epoch milliseconds; `state` is the
+    venue's own word, and an open set of words.
+    """
+
+    inst_id: str
+    base: str | None
+    quote: str | None
+    tick: int | None
+    state: str
+    listed_ms: int | None
+
+
 class Request(msgspec.Struct, frozen=True):
-    """One REST call, as data: `weight` is what it takes from the venue's budget per minute."""
+    """One REST call, as data: `weight` is what it takes from the venue's budget, whose window the venue sets."""
 
     path: str
     params: tuple[tuple[str, str], ...]
@@ -93,7 +131,9 @@ class Market(msgspec.Struct, frozen=True):
     """One venue product, as data and pure functions.
 
     `scale` is the number of decimals of prices and of quantities; quote volumes have twice as many.
-    `frame_names_max` names go into one control frame, at most `control_per_s` such frames a second.
+    `frame_names_max` names go into one control frame, at most `control_per_s` such frames a second; `control_per_hour`
+    is how many of them a connection may send in any hour (None: no limit). `keepalive_text` is sent every
+    `FeedLimits.keepalive_every_s`.
     """
 
     source: str
@@ -105,6 +145,7 @@ class Market(msgspec.Struct, frozen=True):
     parse: Callable[[bytes | str], Message]
     frame_names_max: int = 200
     control_per_s: float = 3.0
+    control_per_hour: int | None = None
     streams_per_connection: int = 200
     connection_life_s: float = 24 * 3600.0
     keepalive_text: str | None = None

@@ -8,7 +8,7 @@ from common.weights import WeightBudget
 
 
 def test_a_share_of_the_limit_and_a_sliding_minute() -> None:
-    budget = WeightBudget(limit_per_min=100, share=0.5)
+    budget = WeightBudget(limit=100, share=0.5)
     assert budget.limit == 50
     budget.spend(30, 0.0)
     budget.spend(20, 10.0)
@@ -20,7 +20,7 @@ def test_a_share_of_the_limit_and_a_sliding_minute() -> None:
 
 
 def test_background_calls_leave_half_to_live_ones() -> None:
-    budget = WeightBudget(limit_per_min=100, background_share=0.5)
+    budget = WeightBudget(limit=100, background_share=0.5)
     budget.spend(48, 0.0)
     assert budget.wait_s(2, 1.0, background=True) == 0
     assert budget.wait_s(4, 1.0, background=True) == 59.0
@@ -28,14 +28,14 @@ def test_background_calls_leave_half_to_live_ones() -> None:
 
 
 def test_a_call_heavier_than_the_share_goes_alone() -> None:
-    budget = WeightBudget(limit_per_min=10)
+    budget = WeightBudget(limit=10)
     assert budget.wait_s(20, 0.0) == 0
     budget.spend(1, 0.0)
     assert budget.wait_s(20, 1.0) == 59.0
 
 
 def test_what_others_on_the_address_use_counts_against_the_whole_limit() -> None:
-    budget = WeightBudget(limit_per_min=100, share=0.5)
+    budget = WeightBudget(limit=100, share=0.5)
     budget.spend(10, 0.0)
     budget.observe(95, 0.0)
     assert budget.wait_s(5, 0.0) == 0
@@ -52,7 +52,7 @@ def test_an_open_circuit_stops_every_call_and_never_shrinks() -> None:
     assert budget.wait_s(1, 100.0) == 0 == budget.blocked_s(100.0)
 
 
-@pytest.mark.parametrize("bad", [{"share": 0.0}, {"share": 1.5}, {"background_share": 0.0}, {"limit_per_min": 0}])
+@pytest.mark.parametrize("bad", [{"share": 0.0}, {"share": 1.5}, {"background_share": 0.0}, {"limit": 0}])
 def test_nonsense_is_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="share"):
         WeightBudget(**bad)  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ calls = st.lists(st.tuples(st.integers(1, 40), st.floats(0, 20), st.booleans()),
 
 @given(calls)
 def test_no_minute_holds_more_than_the_share_and_every_call_gets_through(calls: list[tuple[int, float, bool]]) -> None:
-    budget, now, spent = WeightBudget(limit_per_min=100, share=0.6), 0.0, []
+    budget, now, spent = WeightBudget(limit=100, share=0.6), 0.0, []
     for weight, pause, background in calls:
         now += pause
         waited = 0
