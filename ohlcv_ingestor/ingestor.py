@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -24,8 +25,11 @@ from ohlcv_ingestor.loading import Origin, Query, load_known
 from ohlcv_ingestor.repair import Start
 from ohlcv_ingestor.series import Series, Stream
 from ohlcv_ingestor.settings import OhlcvSettings
-from ohlcv_ingestor.symbols import compare_symbols, place_symbols
+from ohlcv_ingestor.symbols import Listing, compare_symbols, place_symbols
 from ohlcv_ingestor.writer import Writer
+
+if TYPE_CHECKING:
+    from ohlcv_ingestor.relief import Relief
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +39,19 @@ VENUE = "binance"
 
 @dataclass
 class Track:
-    """One feed with its line, and the symbols that travel on it."""
+    """One feed with its line, the symbols that travel on it, and who speaks for them while it is blind."""
 
     feed: Feed
-    line: Line
+    line: Line[Series]
+    relief: Relief | None = None
     symbols: set[str] = field(default_factory=lambda: set[str]())
 
 
 class Ingestor:
     """Everything between the venue's frames and the outlet that the writer empties.
 
-    `statuses` is kept up to date: pair -> status of the registry. `spawn_reader` runs `read` for a new track.
+    `listings` is kept up to date: what the registry says of each pair. `make_relief` gives a line its fallback,
+    `spawn_reader` runs `read` (and the fallback's `run`) for a new track.
     """
 
     stall_every_s = 0.25
@@ -53,14 +59,16 @@ class Ingestor:
 
     def __init__(
         self, settings: OhlcvSettings, market: Market, clock: Clock, query: Query, publisher: Publisher,
-        statuses: dict[str, str], spawn_reader: Callable[[str, Track], None],
+        listings: dict[str, Listing], make_relief: Callable[[str, Outlet], Relief | None],
+        spawn_reader: Callable[[str, Track], None],
     ) -> None:  # fmt: skip
         self.outlet = Outlet()
         self.tracks: list[Track] = []
-        self.statuses = statuses
+        self.listings = listings
         self.writer: Writer | None = None
         self._settings, self._market, self._clock = settings, market, clock
-        self._query, self._publisher, self._spawn_reader = query, publisher, spawn_reader
+        self._query, self._publisher = query, publisher
+        self._make_relief, self._spawn_reader = make_relief, spawn_reader
         self._origin = Origin(SERVICE, VENUE, market.source, market.scale, settings.ring_s)
         self._idle: dict[str, list[Gap]] = {}
         self._symbol_of: dict[str, str] = {}
@@ -73,11 +81,11 @@ class Ingestor:
 
     # ---- symbols
 
-    async def follow(self, wanted: Mapping[str, str]) -> None:
-        """Follow exactly these pairs (pair -> status); raises TryLater while the database is away."""
+    async def follow(self, wanted: Mapping[str, Listing]) -> None:
+        """Follow exactly these pairs; raises TryLater while the database is away."""
         async with self._turn:
-            self.statuses.clear()
-            self.statuses.update(wanted)
+            self.listings.clear()
+            self.listings.update(wanted)
             change = compare_symbols(wanted, [s for track in self.tracks for s in track.symbols])
             for symbol in change.end:
                 self._end(symbol)
@@ -134,7 +142,7 @@ class Ingestor:
         async with contextlib.aclosing(track.feed.events()) as batches:
             async for arrivals in batches:
                 track.line.take(arrivals, self._clock.monotonic_s())
-                self._hand_on()
+                self.hand_on()
                 if track.line.watermark_ms:
                     on_data()
 
@@ -143,10 +151,18 @@ class Ingestor:
         while True:
             await asyncio.sleep(self.stall_every_s)
             for track in self.tracks:
-                track.line.stall(self._clock.monotonic_s(), self._clock.rate)
-            self._hand_on()
+                self._watch(track, self._clock.monotonic_s())
+            self.hand_on()
 
-    def _hand_on(self) -> None:
+    def _watch(self, track: Track, now_s: float) -> None:
+        line, relief = track.line, track.relief
+        if relief is None:
+            return line.stall(now_s, self._clock.rate)
+        relief.judge(now_s - line.moved_s, {symbol: one.closed_s or None for symbol, one in line.series.items()})
+        return line.stall(now_s, self._clock.rate, relief.relieved(now_s))
+
+    def hand_on(self) -> None:
+        """Send beats and dead letters on, and hurry the writer when a minute closed."""
         outlet = self.outlet
         if outlet.beats:
             for beat in outlet.beats:
@@ -198,9 +214,9 @@ class Ingestor:
         name = f"{SERVICE}-{len(self.tracks)}"
         market = replace(self._market, streams_per_connection=settings.streams_per_connection)
         feed = Feed(market, settings.agg_ws_url, settings.feed_limits(), self._clock, name, self._attempts)
-        line = Line(self.outlet, self._symbol_of.get, settings.line_limits())
+        line: Line[Series] = Line(self.outlet, self._symbol_of.get, settings.line_limits())
         line.moved_s = self._clock.monotonic_s()
-        track = Track(feed, line)
+        track = Track(feed, line, self._make_relief(f"{name}-fallback", self.outlet))
         self.tracks.append(track)
         self._spawn_reader(name, track)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from common.batch import Batch
 from common.contracts import OutgoingMessage
 from common.feed_events import BadFrame, Event, Lost, Subscribed, Unsubscribed
 from common.venues.market import Cadence, Trade
 from ohlcv_ingestor.beats import beats_of
-from ohlcv_ingestor.series import Series
+from ohlcv_ingestor.follower import Follower
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,15 @@ class Outlet:
     minute_closed: bool = False
 
 
-class Line:
+FollowerT = TypeVar("FollowerT", bound=Follower)
+
+
+class Line(Generic[FollowerT]):
     """The series of one feed. `symbol_of` turns a stream name into its symbol, None for the cadence stream."""
 
     def __init__(self, outlet: Outlet, symbol_of: Callable[[str], str | None], limits: LineLimits) -> None:
         self.outlet = outlet
-        self.series: dict[str, Series] = {}
+        self.series: dict[str, FollowerT] = {}
         self.flows: dict[int, Flow] = {}
         self.watermark_ms = 0
         self.moved_s = 0.0
@@ -62,7 +66,7 @@ class Line:
         self._limits = limits
         self._stalled_beat_s = 0
 
-    def adopt(self, series: Series) -> None:
+    def adopt(self, series: FollowerT) -> None:
         """Add a series, or put a new one in the place of one that has to begin anew."""
         symbol = series.stream.symbol
         self.series[symbol] = series
@@ -70,7 +74,7 @@ class Line:
         if covering:
             series.resume(max(f.event_ms for f in covering) + self._limits.lateness_ms)
 
-    def drop(self, symbol: str) -> Series | None:
+    def drop(self, symbol: str) -> FollowerT | None:
         """Take a series off the line."""
         for flow in self.flows.values():
             flow.covered.discard(symbol)
@@ -102,20 +106,25 @@ class Line:
                 if flow.covered and event.event_ms - lateness_ms >= flow.next_close_ms:
                     self._advance(flow, now_s)
 
-    def stall(self, now_s: float, rate: float) -> None:
-        """While no watermark moves, spans end by our own clock, `blind_after_s` later, and beats say `live` false."""
+    def stall(self, now_s: float, rate: float, relieved: frozenset[str] = frozenset()) -> None:
+        """While no watermark moves, spans end by our own clock, `blind_after_s` later, and beats say `live` false.
+
+        `relieved` symbols have a fallback venue that speaks for them meanwhile.
+        """
         waited_s = now_s - self.moved_s
         if not self.watermark_ms or waited_s <= self._limits.blind_after_s:
             return
         guess_ms = self.watermark_ms + int(1000 * rate * waited_s)
-        for series in self.series.values():
-            if not self.covers(series.stream.symbol):
+        for symbol, series in self.series.items():
+            if symbol not in relieved and not self.covers(symbol):
                 self._close(series, guess_ms - int(1000 * rate * self._limits.blind_after_s))
         second = guess_ms // 1000 - 1
         if second > self._stalled_beat_s:
             self._stalled_beat_s = second
-            for series in self.series.values():
-                self.outlet.beats.extend(beats_of(series, second, second + 1, self._limits.beat_after_ms, live=False))
+            for symbol, series in self.series.items():
+                if symbol not in relieved:
+                    beats = beats_of(series, second, second + 1, self._limits.beat_after_ms, live=False)
+                    self.outlet.beats.extend(beats)
 
     def blind(self, now_s: float) -> bool:
         """Has no watermark moved for longer than allowed?"""
@@ -174,7 +183,7 @@ class Line:
                     beats = beats_of(series, from_s, series.closed_s, self._limits.beat_after_ms, live=True)
                     self.outlet.beats.extend(beats)
 
-    def _close(self, series: Series, to_ms: int) -> None:
+    def _close(self, series: FollowerT, to_ms: int) -> None:
         before_s = series.closed_s
         if series.advance(to_ms):
             series.drain(self.outlet.batch)

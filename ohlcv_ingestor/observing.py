@@ -63,9 +63,9 @@ def watch_health_of(
 def _feed_check(track: Track, now_s: float, stale_s: float) -> Check:
     line = track.line
     ages = {
-        symbol: round((line.watermark_ms - series.ids.last_ms) / 1000, 1)
+        symbol: round((line.watermark_ms - series.last_ms) / 1000, 1)
         for symbol, series in line.series.items()
-        if series.ids.last_ms and line.watermark_ms
+        if series.last_ms and line.watermark_ms
     }
     age_s = track.feed.data_age_s()
     return Check(

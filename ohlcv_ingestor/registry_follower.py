@@ -13,20 +13,21 @@ from common.consuming import BusMessage
 from common.contracts import SymbolEvent
 from common.errors import BadInput, TryLater
 from ohlcv_ingestor.loading import Query
+from ohlcv_ingestor.symbols import Listing
 
 log = logging.getLogger(__name__)
 
 EVENTS = "symbol_events.#"
-REGISTRY = "SELECT pair, status FROM coin_registry WHERE pair IS NOT NULL AND status IS NOT NULL"
+REGISTRY = "SELECT pair, status, okx_inst_id FROM coin_registry WHERE pair IS NOT NULL AND status IS NOT NULL"
 
 
 class RegistryFollower:
-    """Keeps `follow` called with pair -> status; a burst of events costs one read of the table."""
+    """Keeps `follow` called with pair -> listing; a burst of events costs one read of the table."""
 
     gather_s = 0.05
     retry_s = 1.0
 
-    def __init__(self, query: Query, follow: Callable[[Mapping[str, str]], Awaitable[None]]) -> None:
+    def __init__(self, query: Query, follow: Callable[[Mapping[str, Listing]], Awaitable[None]]) -> None:
         self._query, self._follow = query, follow
         self._stale = asyncio.Event()
 
@@ -41,7 +42,7 @@ class RegistryFollower:
         """Read the table and follow what it says; raises TryLater."""
         self._stale.clear()
         rows = await self._query(REGISTRY)
-        await self._follow({row["pair"]: row["status"] for row in rows})
+        await self._follow({row["pair"]: Listing(row["status"], row["okx_inst_id"]) for row in rows})
 
     async def _note(self, message: BusMessage) -> None:
         try:

@@ -178,6 +178,11 @@ class Series:
         self._close_to(to_ms // 1000)
         return True
 
+    @property
+    def last_ms(self) -> int:
+        """Time of the newest trade."""
+        return self.ids.last_ms
+
     def last_close(self) -> int | None:
         """Close of the newest trade known."""
         traded = [m for m, record in self.ring.minutes.items() if record.bricks or record.settled]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from msgspec.structs import replace
+
+from common.backoff import AttemptBudget
 from common.bus import Bus
 from common.clock import Clock
 from common.consuming import BusLimits
@@ -16,12 +21,14 @@ from common.service import Service
 from common.store import Store, StoreLimits
 from common.topology import TopologyLimits
 from common.venues.binance_spot import MARKET
+from ohlcv_ingestor.failover import Failover
 from ohlcv_ingestor.ingestor import Ingestor, Track
+from ohlcv_ingestor.line import Outlet
 from ohlcv_ingestor.observing import watch_ingestor
 from ohlcv_ingestor.registry_follower import RegistryFollower
 from ohlcv_ingestor.repairer import Repairer
 from ohlcv_ingestor.settings import OhlcvSettings
-from ohlcv_ingestor.symbols import choose_symbols
+from ohlcv_ingestor.symbols import Listing, choose_symbols
 from ohlcv_ingestor.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -40,11 +47,11 @@ async def main(service: Service[OhlcvSettings]) -> None:
     url = settings.rmq_url.get_secret_value()
     bus = Bus(url, f"{service.owner}/state", topology=topology, limits=BusLimits())
     publisher = AmqpPublisher(url, "ohlcv_ingestor", prepare=bus.declare, wall_ms=clock.wall_ms)
-    statuses: dict[str, str] = {}
+    listings: dict[str, Listing] = {}
     store = Store(
         settings.ts_dsn.get_secret_value(),
         service.owner,
-        headers_for=lambda symbol: status_header(statuses.get(symbol)),
+        headers_for=lambda symbol: status_header(listings.get(symbol)),
         epoch=settings.bus_epoch,
         limits=StoreLimits(commit_timeout_s=settings.commit_timeout_s),
     )
@@ -59,8 +66,11 @@ async def main(service: Service[OhlcvSettings]) -> None:
 
     def spawn_reader(name: str, track: Track) -> None:
         service.spawn(name, ingestor.read(track, service.ready))
+        if track.relief is not None:
+            service.spawn(track.relief.name, track.relief.run(ingestor.hand_on))
 
-    ingestor = Ingestor(settings, MARKET, clock, store.query, publisher, statuses, spawn_reader)
+    make_relief = relief_maker(service, clock, listings)
+    ingestor = Ingestor(settings, MARKET, clock, store.query, publisher, listings, make_relief, spawn_reader)
     writer = Writer(
         ingestor.outlet, store, clock, outbox.wake, settings.flush_every_ms / 1000, settings.buffer_rows_max
     )
@@ -88,9 +98,35 @@ async def main(service: Service[OhlcvSettings]) -> None:
         service.spawn("symbols", follower.run(bus))
 
 
-def status_header(status: str | None) -> str:
+def status_header(listing: Listing | None) -> str:
     """Message headers of a symbol: the status the registry gives it."""
-    return f'{{"symbol_status":"{status}"}}' if status else ""
+    return f'{{"symbol_status":"{listing.status}"}}' if listing and listing.status else ""
+
+
+def relief_maker(
+    service: Service[OhlcvSettings], clock: Clock, listings: Mapping[str, Listing]
+) -> Callable[[str, Outlet], Any]:
+    """How each line gets its fallback: lines share one REST client and one count of connection attempts."""
+    settings = service.settings
+    if settings.fallback == "none":
+        return lambda name, outlet: None
+    from common.venues import okx_spot
+    from ohlcv_ingestor.relief import Relief
+
+    rest = RestClient(settings.okx_rest_url, WeightBudget(40, window_s=2.0), RestLimits(), clock)
+    service.on_stop("fallback rest", rest.close)
+    attempts = AttemptBudget(settings.feed_limits().attempts_max, settings.feed_limits().attempts_window_s)
+    market = replace(okx_spot.MARKET, streams_per_connection=settings.streams_per_connection)
+    limits = (settings.feed_limits(), settings.line_limits(), settings.settle_s)
+
+    def native(pair: str) -> str | None:
+        listing = listings.get(pair)
+        return listing.okx_inst_id if listing and listing.okx_inst_id else okx_spot.inst_id_of(pair)
+
+    return lambda name, outlet: Relief(
+        name, market, settings.okx_ws_url, rest, clock, outlet, native, limits,
+        Failover(settings.failover_after_s), attempts,
+    )  # fmt: skip
 
 
 async def wait_for_lock(service: Service[OhlcvSettings], store: Store) -> None:
@@ -107,7 +143,7 @@ async def wait_for_lock(service: Service[OhlcvSettings], store: Store) -> None:
 
 async def follow_pinned(ingestor: Ingestor, settings: OhlcvSettings) -> None:
     """Follow SYMBOLS, whatever the registry says."""
-    wanted = {symbol: "" for symbol in settings.symbols if settings.shard.owns(symbol)}
+    wanted = {symbol: Listing() for symbol in settings.symbols if settings.shard.owns(symbol)}
     while True:
         try:
             await ingestor.follow(wanted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from common.errors import ConfigError
@@ -21,6 +23,12 @@ class OhlcvSettings(ServiceSettings):
     rest_weight_per_min: int = Field(default=6000, ge=10)
     # Several instances share the venue's limit per address; 0 takes 1/n.
     rest_share: float = Field(default=0.0, ge=0, le=1)
+
+    # while the primary delivers nothing
+    fallback: Literal["okx", "none"] = "okx"
+    failover_after_s: float = Field(default=5.0, gt=0)
+    okx_ws_url: str = "wss://ws.okx.com:8443/ws/v5/public"
+    okx_rest_url: str = "https://openapi.okx.com"
 
     # which symbols: pinned pairs, else coin_registry and symbol_events.updated
     symbols: Words = ()

@@ -12,6 +12,14 @@ WANTED_STATUSES = frozenset({"ACTIVE", "ACTIVE_OVERRIDE", "PROBATION"})
 
 
 @dataclass(frozen=True)
+class Listing:
+    """What the registry says of a pair: its status, and its name at the fallback venue."""
+
+    status: str = ""
+    okx_inst_id: str | None = None
+
+
+@dataclass(frozen=True)
 class Change:
     """What to begin and what to end, both sorted."""
 
@@ -19,9 +27,9 @@ class Change:
     end: tuple[str, ...]
 
 
-def choose_symbols(registry: Mapping[str, str], shard: Shard) -> dict[str, str]:
-    """Pairs of the registry (pair -> status) that this instance follows."""
-    return {pair: status for pair, status in registry.items() if status in WANTED_STATUSES and shard.owns(pair)}
+def choose_symbols(registry: Mapping[str, Listing], shard: Shard) -> dict[str, Listing]:
+    """Pairs of the registry that this instance follows."""
+    return {pair: one for pair, one in registry.items() if one.status in WANTED_STATUSES and shard.owns(pair)}
 
 
 def compare_symbols(wanted: Iterable[str], actual: Iterable[str]) -> Change:

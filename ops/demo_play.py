@@ -120,6 +120,7 @@ class Play:
             where = f"127.0.0.1:{self._venue.port}"
             env |= {"AGG_WS_URL": f"ws://{where}/stream", "BINANCE_REST_URL": f"http://{where}"}
             env |= {"BACKFILL_MINUTES": str(BACKFILL_MINUTES), "BUS_LOG_MAX_BYTES": str(LOG_BYTES_MAX)}
+            env |= {"FALLBACK": "none"}
         self._start_s = int(self._now_s())
         self._ingestor = await start_ingestor(self._folder, env, clean=self._venue is not None)
         stack.push_async_callback(self._ingestor.stop)

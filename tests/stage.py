@@ -82,7 +82,7 @@ class Stage:
         variables = {
             "TS_DSN": self.dsn, "RMQ_URL": self.rmq_url, "HTTP_PORT_FILE": str(port_file),
             "AGG_WS_URL": f"ws://127.0.0.1:{self.port}/stream", "BINANCE_REST_URL": f"http://127.0.0.1:{self.port}",
-            "BUS_LOG_MAX_BYTES": "100000000",
+            "BUS_LOG_MAX_BYTES": "100000000", "FALLBACK": "none",
         }  # fmt: skip
         variables |= {key.upper(): str(value) for key, value in env.items()}
         process = Process(self.folder, name, ["-m", "ohlcv_ingestor"], variables)
