@@ -58,6 +58,12 @@ class Continuity:
         self.tail = Gap(self.next_id, None, at_ms, None, reason, prev_last=self.last_raw)
         self._open(self.tail)
 
+    def doubt(self, reason: str) -> None:
+        """The venue has trades after the last id that a live connection did not deliver: all since then is unproven."""
+        if self.next_id is not None and self.tail is None:
+            self.tail = Gap(self.next_id, None, self.last_ms, None, reason, prev_last=self.last_raw, retract=True)
+            self._open(self.tail)
+
     def resume(self, from_ms: int) -> None:
         """Live coverage began again at `from_ms`."""
         if self.tail is not None and self.tail.probe_ms is None:

@@ -110,11 +110,14 @@ class FallbackSeries:
         stream = self.stream
         if self._close is None or self._close[0] <= candle.open_s:
             self._close = (candle.open_s, candle.close)
-        price = [format_scaled(p, stream.scale) for p in (candle.open, candle.high, candle.low, candle.close)]
+        scale = stream.scale
         self._candles.append(
             BarRow(
-                candle.open_s, stream.symbol, *price, format_scaled(candle.vol, stream.scale), None,
-                format_scaled(candle.quote_vol, 2 * stream.scale), None, None, stream.source, False, GRADE_FALLBACK,
+                time=candle.open_s, symbol=stream.symbol,
+                o=format_scaled(candle.open, scale), h=format_scaled(candle.high, scale),
+                l=format_scaled(candle.low, scale), c=format_scaled(candle.close, scale),
+                v=format_scaled(candle.vol, scale), n=None, quote_vol=format_scaled(candle.quote_vol, 2 * scale),
+                buy_vol=None, buy_quote_vol=None, source=stream.source, complete=False, grade=GRADE_FALLBACK,
             )
         )  # fmt: skip
 

@@ -45,6 +45,7 @@ class Track:
     line: Line[Series]
     relief: Relief | None = None
     symbols: set[str] = field(default_factory=lambda: set[str]())
+    renewing: set[str] = field(default_factory=lambda: set[str]())
 
 
 class Ingestor:
@@ -130,6 +131,15 @@ class Ingestor:
         if any(track.line.series.get(series.stream.symbol) is series for track in self.tracks):
             series.drain(self.outlet.batch)
 
+    def renew(self, series: Series) -> None:
+        """A stream stopped on a healthy connection: take it off the connection and put it on again."""
+        symbol = series.stream.symbol
+        series.drain(self.outlet.batch)
+        for track in self.tracks:
+            if symbol in track.symbols:
+                track.renewing.add(symbol)
+        self._update_feeds()
+
     def retire_all(self) -> None:
         """At stop: hand on the last closed rows; what comes after the cursor is the next start's gap."""
         for series in self.all_series():
@@ -142,6 +152,8 @@ class Ingestor:
         async with contextlib.aclosing(track.feed.events()) as batches:
             async for arrivals in batches:
                 track.line.take(arrivals, self._clock.monotonic_s())
+                if track.renewing:
+                    self._put_on_again(track)
                 self.hand_on()
                 if track.line.watermark_ms:
                     on_data()
@@ -222,4 +234,12 @@ class Ingestor:
 
     def _update_feeds(self) -> None:
         for track in self.tracks:
-            track.feed.want(frozenset(self._market.stream_of(symbol) for symbol in track.symbols))
+            wanted = track.symbols - track.renewing
+            track.feed.want(frozenset(self._market.stream_of(symbol) for symbol in wanted))
+
+    def _put_on_again(self, track: Track) -> None:
+        """Streams to be renewed go on again once the venue has acknowledged that they ended."""
+        ended = {symbol for symbol in track.renewing if not track.line.covers(symbol)}
+        if ended:
+            track.renewing -= ended
+            self._update_feeds()

@@ -143,6 +143,10 @@ def _watch_path(
     )  # fmt: skip
     watch_counter(registry, "trading_bus_repairs_total", "Gaps settled.", lambda: float(repairer.repaired_total))
     watch_counter(
+        registry, "trading_bus_stalled_streams_total", "Streams that had stopped on a healthy connection.",
+        lambda: float(repairer.stalled_total),
+    )  # fmt: skip
+    watch_counter(
         registry, "trading_bus_repair_failures_total", "Repairs that the venue did not answer.",
         lambda: float(repairer.failures_total),
     )  # fmt: skip

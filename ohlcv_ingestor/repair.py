@@ -90,6 +90,22 @@ def repair_gap(series: Series, gap: Gap, limits: RepairLimits) -> Generator[Ask,
     return series.settle(gap)
 
 
+def check_silence(series: Series) -> Generator[Ask, Answer, bool]:
+    """Ask whether a silent symbol is quiet; true when the venue has settled trades that its stream did not deliver.
+
+    A stream can be acknowledged and never pushed, or stop on a healthy connection: only the venue's ids tell.
+    """
+    settled_ms = series.watermark_ms - 1000 * series.limits.settle_s
+    if series.ids.next_id is None:
+        return False
+    page = (yield AskTrades(from_id=series.ids.next_id)).trades
+    missed = any(t.time_ms <= settled_ms and t.id >= series.ids.next_id for t in page)
+    series.checked_ms = settled_ms
+    if missed:
+        series.doubt("stalled")
+    return missed
+
+
 def begin_symbol(from_s: int, history_s: int) -> Generator[Ask, Answer, Start | None]:
     """Find the start of a first subscription at a settled minute; None while the venue has no trade at all."""
     first_id: int | None = None

@@ -12,7 +12,7 @@ from common.errors import BadInput, Refused, TryLater
 from common.rest import RestClient
 from common.venues.binance_spot import agg_trades_request, klines_request, parse_agg_trades, parse_klines
 from ohlcv_ingestor.gaps import Gap
-from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, Start, begin_symbol, repair_gap
+from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, Start, begin_symbol, check_silence, repair_gap
 from ohlcv_ingestor.series import Series
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ _T = TypeVar("_T")
 
 class Repairer:
     """Looks for work `every_s`, runs at most `at_once` repairs, and tries again 1, 3 and 9 s after an answer
-    that did not fill a gap. A venue that does not answer costs no try: it is asked again later.
+    that did not fill a gap. A venue that does not answer costs no try: it is asked again later. A symbol that is
+    silent for `silence_s` of venue time is asked for by id: `stalled` is called when its stream had stopped.
     """
 
     every_s = 0.1
@@ -33,9 +34,12 @@ class Repairer:
     def __init__(
         self, rest: RestClient, clock: Clock, limits: RepairLimits, at_once: int,
         series: Callable[[], Iterable[Series]], begin: Callable[[Series, Start], None], ended: Callable[[Series], None],
+        silence_s: float, stalled: Callable[[Series], None],
     ) -> None:  # fmt: skip
         self.repaired_total = 0
         self.failures_total = 0
+        self.stalled_total = 0
+        self._silence_s, self._stalled = silence_s, stalled
         self._rest, self._clock, self._limits = rest, clock, limits
         self._series, self._begin, self._ended = series, begin, ended
         self._places = asyncio.Semaphore(at_once)
@@ -62,7 +66,10 @@ class Repairer:
     def _jobs(self, series: Series) -> list[Gap | Series]:
         if series.young:
             return [] if series.start_second() is None else [series]
-        return list(series.ready_gaps())
+        jobs: list[Gap | Series] = list(series.ready_gaps())
+        if series.silent_ms() > 1000 * self._silence_s:
+            jobs.append(series)
+        return jobs
 
     async def _work(self, series: Series, job: Gap | Series) -> None:
         wait_s = 0.0
@@ -70,8 +77,10 @@ class Repairer:
             async with self._places:
                 if isinstance(job, Gap):
                     wait_s = await self._repair(series, job)
-                else:
+                elif series.young:
                     wait_s = await self._start(series)
+                else:
+                    await self._check(series)
         except TryLater as error:
             self.failures_total += 1
             wait_s = max(self.away_s, error.wait_s or 0.0)
@@ -104,6 +113,12 @@ class Repairer:
         self.repaired_total += 1
         log.info("gap settled", extra=fields)
         return 0.0
+
+    async def _check(self, series: Series) -> None:
+        if await self._drive(series, check_silence(series)):
+            self.stalled_total += 1
+            log.warning("stream stalled", extra={"symbol": series.stream.symbol, "from_id": series.ids.next_id})
+            self._stalled(series)
 
     async def _start(self, series: Series) -> float:
         start = await self._drive(series, begin_symbol(series.start_second() or 0, series.limits.backfill_s))

@@ -74,6 +74,7 @@ class Series:
         self.closed_s = 0
         self.watermark_ms = 0
         self.covered_ms: int | None = None
+        self.checked_ms = 0
         self.ignored = 0
         self._seconds: dict[int, int] = {}
         self._bars: dict[int, int] = {}
@@ -165,6 +166,14 @@ class Series:
         """A live connection covers the symbol again, from this venue time on."""
         self.covered_ms = from_ms
         self.ids.resume(from_ms)
+
+    def doubt(self, reason: str) -> None:
+        """The venue has trades that a live connection did not deliver; what follows the last one is unproven."""
+        self.ids.doubt(reason)
+
+    def silent_ms(self) -> int:
+        """For how long neither a trade nor an answer of the venue has told that nothing is missed."""
+        return 0 if self.young or self.ids.tail is not None else self.watermark_ms - max(self.last_ms, self.checked_ms)
 
     def advance(self, to_ms: int) -> bool:
         """Close what ends at or before the watermark; true if a second was closed."""
@@ -354,8 +363,9 @@ class Series:
             if not gap.recorded and gap.status is not GapStatus.NOT_SUBSCRIBED:
                 continue
             batch.put_gap(gap_row(gap, stream.service, stream.venue, stream.symbol))
-            if gap.retract and gap.to_ms is not None and gap.status is not GapStatus.REPAIRED:
-                batch.retract(Retraction(stream.symbol, stream.source, gap.from_ms // 1000, gap.to_ms // 1000))
+            if gap.retract and gap.status is not GapStatus.REPAIRED:
+                to_s = self.closed_s if gap.to_ms is None else gap.to_ms // 1000
+                batch.retract(Retraction(stream.symbol, stream.source, gap.from_ms // 1000, to_s))
                 gap.retract = False
 
     def _mark_gap(self, gap: Gap) -> None:

@@ -84,7 +84,7 @@ async def main(service: Service[OhlcvSettings]) -> None:
     service.on_stop("rest", rest.close)
     repairer = Repairer(
         rest, clock, settings.repair_limits(), settings.repairs_at_once,
-        ingestor.all_series, ingestor.begin, ingestor.drain,
+        ingestor.all_series, ingestor.begin, ingestor.drain, settings.silence_check_s, ingestor.renew,
     )  # fmt: skip
     service.spawn("repairer", repairer.run())
     service.spawn("stalls", ingestor.watch_stalls())

@@ -46,6 +46,8 @@ class OhlcvSettings(ServiceSettings):
     gap_settle_ms: int = Field(default=1_000, ge=0)
     settle_s: int = Field(default=3, ge=0)
     repair_ids_max: int = Field(default=5_000, ge=1)
+    # A stream that stops on a healthy connection looks like a quiet market: after this long the venue is asked.
+    silence_check_s: float = Field(default=60.0, gt=0)
     repairs_at_once: int = Field(default=4, ge=1, le=64)
     backfill_minutes: int = Field(default=100, ge=1, le=1000)
 

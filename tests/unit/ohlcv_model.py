@@ -14,7 +14,7 @@ from common.batch import Batch
 from common.contracts import CursorRow, GapRow
 from common.venues.market import Kline, Trade
 from ohlcv_ingestor.gaps import Gap
-from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, begin_symbol, repair_gap
+from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, begin_symbol, check_silence, repair_gap
 from ohlcv_ingestor.series import Series, SeriesLimits, Stored, Stream
 from ohlcv_ingestor.stored import restore_state, spans_to_load
 
@@ -260,6 +260,20 @@ class World:
         self.started_s = self.started_s or start.from_s
         self.series.baseline(start.first_id, start.from_s, start.close, [])
         self.series.drain(self.batch)
+
+    def check(self) -> None:
+        """What the repairer does for a silent symbol; a stalled stream is subscribed anew."""
+        if self.series.silent_ms() <= 60_000:
+            return
+        asking = check_silence(self.series)
+        try:
+            ask = next(asking)
+            while True:
+                ask = asking.send(self.venue.answer(ask, self.now_ms))
+        except StopIteration as done:
+            if done.value and self.live:
+                self.disconnect()
+                self.connect()
 
     def repair(self, rng: random.Random | None = None) -> None:
         """Run every repair that is due; with an rng, answers may stay away half way."""

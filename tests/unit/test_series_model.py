@@ -13,7 +13,19 @@ from ohlcv_ingestor.repair import RepairLimits
 from ohlcv_ingestor.series import SeriesLimits
 from tests.unit.ohlcv_model import UNIT, Venue, World, make_trades, plain, recount, touching
 
-STEPS = ["stream"] * 5 + ["flush", "flush", "cut", "connect", "crash", "repair", "repair", "long", "failing"]
+STEPS = ["stream"] * 5 + [
+    "flush",
+    "flush",
+    "cut",
+    "connect",
+    "crash",
+    "repair",
+    "repair",
+    "long",
+    "failing",
+    "mute",
+    "check",
+]
 
 
 def play(seed: int, steps: list[str], lost_share: float, drop: float, delay: float, ids_max: int) -> World:
@@ -27,6 +39,10 @@ def play(seed: int, steps: list[str], lost_share: float, drop: float, delay: flo
             world.stream(world.now_ms + rng.randrange(200, 30_000), rng, drop, delay, 0.02)
         elif step == "long":
             world.stream(world.now_ms + rng.randrange(30_000, 500_000), rng, drop, delay, 0.02)
+        elif step == "mute":
+            world.stream(world.now_ms + rng.randrange(1_000, 200_000), rng, 1.0, 0.0, 0.0)
+        elif step == "check":
+            world.check()
         elif step == "flush":
             world.flush()
         elif step == "cut":
