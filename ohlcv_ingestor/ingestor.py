@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -22,14 +21,12 @@ from ohlcv_ingestor.bars import bar_row, kline_bar
 from ohlcv_ingestor.gaps import Gap
 from ohlcv_ingestor.line import Line, Outlet
 from ohlcv_ingestor.loading import Origin, Query, load_known
+from ohlcv_ingestor.relief import Relief
 from ohlcv_ingestor.repair import Start
 from ohlcv_ingestor.series import Series, Stream
 from ohlcv_ingestor.settings import OhlcvSettings
 from ohlcv_ingestor.symbols import Listing, compare_symbols, place_symbols
 from ohlcv_ingestor.writer import Writer
-
-if TYPE_CHECKING:
-    from ohlcv_ingestor.relief import Relief
 
 log = logging.getLogger(__name__)
 

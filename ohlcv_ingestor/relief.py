@@ -7,14 +7,13 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from common.venues.okx_spot import candles_request, instruments_request, parse_candles, parse_instruments
-
 from common.backoff import AttemptBudget
 from common.clock import Clock
 from common.errors import BadInput, Refused, TryLater
 from common.feed import Feed, FeedLimits
 from common.rest import RestClient
 from common.venues.market import Market
+from common.venues.okx_spot import candles_request, instruments_request, parse_candles, parse_instruments
 from ohlcv_ingestor.failover import Failover, Speaker
 from ohlcv_ingestor.fallback import FallbackSeries
 from ohlcv_ingestor.line import Line, LineLimits, Outlet

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -20,12 +19,14 @@ from common.rest import RestClient, RestLimits, WeightBudget
 from common.service import Service
 from common.store import Store, StoreLimits
 from common.topology import TopologyLimits
+from common.venues import okx_spot
 from common.venues.binance_spot import MARKET
 from ohlcv_ingestor.failover import Failover
 from ohlcv_ingestor.ingestor import Ingestor, Track
 from ohlcv_ingestor.line import Outlet
 from ohlcv_ingestor.observing import watch_ingestor
 from ohlcv_ingestor.registry_follower import RegistryFollower
+from ohlcv_ingestor.relief import Relief
 from ohlcv_ingestor.repairer import Repairer
 from ohlcv_ingestor.settings import OhlcvSettings
 from ohlcv_ingestor.symbols import Listing, choose_symbols
@@ -105,14 +106,11 @@ def status_header(listing: Listing | None) -> str:
 
 def relief_maker(
     service: Service[OhlcvSettings], clock: Clock, listings: Mapping[str, Listing]
-) -> Callable[[str, Outlet], Any]:
+) -> Callable[[str, Outlet], Relief | None]:
     """How each line gets its fallback: lines share one REST client and one count of connection attempts."""
     settings = service.settings
     if settings.fallback == "none":
         return lambda name, outlet: None
-    from common.venues import okx_spot
-    from ohlcv_ingestor.relief import Relief
-
     rest = RestClient(settings.okx_rest_url, WeightBudget(40, window_s=2.0), RestLimits(), clock)
     service.on_stop("fallback rest", rest.close)
     attempts = AttemptBudget(settings.feed_limits().attempts_max, settings.feed_limits().attempts_window_s)
