@@ -1,4 +1,4 @@
-"""`python -m sandbox`: a loopback Binance spot venue for demos, tests and benchmarks.
+"""`python -m sandbox`: loopback venues for demos, tests and benchmarks: Binance spot and, on demand, OKX spot.
 
 On one port it serves the market streams (`/stream`, `/ws`; aggTrade, trade, miniTicker), REST (`/api/v3`: ping, time,
 exchangeInfo, aggTrades, klines) and the judge:
@@ -8,6 +8,10 @@ exchangeInfo, aggTrades, klines) and the judge:
     GET  /_oracle/trades?symbol=&from_id=&to_id=     REST records, both ids inclusive
     GET  /_oracle/status                             venue time, connections, what was sent, weights
     POST /_fault {"kind": ...}                       faults, see sandbox/faults.py
+
+With --okx the same port serves a second venue: `/ws/v5/public` (trades, tickers), `/api/v5` (candles, instruments,
+time), /_oracle/okx/... as above, and faults with "venue": "okx". It trades the same symbols at about the same prices,
+and everything else differs.
 
 When it listens it prints one JSON line {"port": ...} and writes it to --ready-file. The market is made up from --seed
 (the same seed and --epoch-ms give the same trades on every start), or recorded (--tape). Flags are the fields of
@@ -117,6 +121,13 @@ _HELP = (__doc__ or "").replace("judge:\n\n", "judge:\n\n\b\n")
 @click.option("--weight-limit", default=Config.weight_limit)
 @click.option("--ban-after", default=Config.ban_after)
 @click.option("--ban-s", default=Config.ban_s)
+@click.option("--okx", is_flag=True, help="a second venue, OKX spot, with other trades of the same symbols")
+@click.option("--okx-idle-s", default=Config.okx_idle_s)
+@click.option("--okx-connects-per-s", default=Config.okx_connects_per_s)
+@click.option("--okx-control-per-hour", default=Config.okx_control_per_hour)
+@click.option("--okx-trades-per-frame", default=Config.okx_trades_per_frame)
+@click.option("--okx-old-first/--no-okx-old-first", default=Config.okx_old_first)
+@click.option("--okx-limit-status", default=Config.okx_limit_status, help="HTTP status of too many requests")
 @click.option("--script", type=click.Path(path_type=Path, exists=True), default=None, help="faults by time, JSON")
 def main(ready_file: Path | None, **settings: Any) -> None:
     """Run until SIGINT or SIGTERM."""

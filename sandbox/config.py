@@ -51,6 +51,14 @@ class Config:
     weight_limit: int = 6000  # per minute of real time
     ban_after: int = 10  # requests made in spite of 429 until 418
     ban_s: float = 120.0
+    # The second venue, OKX.
+    okx: bool = False
+    okx_idle_s: float = 30.0  # a connection to which nothing was sent for so long is closed
+    okx_connects_per_s: int = 3
+    okx_control_per_hour: int = 480  # subscribe and unsubscribe frames of a connection
+    okx_trades_per_frame: int = 3  # trades due together may share a frame
+    okx_old_first: bool = True  # the first frame of a trade stream holds the trade before the subscription
+    okx_limit_status: int = 429  # HTTP status of "too many requests": 429, or 200 as for other errors
     script: Path | None = None  # faults by time, JSON list of {"at_s": real seconds since start, "kind": ...}
 
 

@@ -1,12 +1,14 @@
 """Faults on demand: one table, kind to what it does.
 
-Seconds are real time. `symbol` may be left out where a fault can hit whichever symbol comes next.
+Seconds are real time. `symbol` (a pair, at every venue) may be left out where a fault can hit whichever symbol comes
+next. `venue` names the venue a fault is about: "binance" where it is left out, or "okx". Ids are those that the venue
+shows: aggTrade ids at Binance, `tradeId` at OKX.
 
 | kind | arguments | what happens |
 |---|---|---|
-| clear | | everything is well again (what the venue lost stays lost) |
+| clear | | everything is well again at this venue (what it lost stays lost) |
 | cut | for_s, oldest | all sockets are aborted, or only the oldest; new ones are refused for a while |
-| shutdown | after_s | serverShutdown to all, and the end of their lives after `after_s` |
+| shutdown | after_s | serverShutdown (OKX: notice 64008) to all, and the end of their lives after `after_s` |
 | silent | for_s | sockets and pongs go on, no data and no replies; what was due is lost to the stream |
 | silent_symbol | symbol, for_s | the same for one symbol |
 | stall | for_s | no bytes of data arrive, then everything at once and in order |
@@ -20,7 +22,7 @@ Seconds are real time. `symbol` may be left out where a fault can hit whichever 
 | oversized | bytes | one huge frame to everyone |
 | source_missing | symbol, ids [a, b] | neither streamed nor in REST nor recounted |
 | rest_down | for_s, status | REST answers `status` |
-| rest_ban | for_s | REST answers 418 |
+| rest_ban | for_s | REST answers 418 (OKX: too many requests) |
 | rest_slow | for_s, by_s | REST answers late |
 | rest_behind | by_ms | REST shows trades that much later than the stream; 0 ends it |
 | skew | ms | the venue tells a wrong time (E and serverTime) by so much; 0 ends it |
@@ -28,11 +30,11 @@ Seconds are real time. `symbol` may be left out where a fault can hit whichever 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from sandbox.hub import Hub
 from sandbox.market import Market
+from sandbox.sockets import Sockets
 from sandbox.troubles import ANY, Troubles
 from sandbox.weights import Budget
 
@@ -41,7 +43,7 @@ class Stage(NamedTuple):
     """What faults act on."""
 
     market: Market
-    hub: Hub
+    hub: Sockets
     troubles: Troubles
     budget: Budget
 
@@ -150,9 +152,12 @@ FAULTS: dict[str, Callable[[Stage, Args], object]] = {
 }
 
 
-def apply_fault(stage: Stage, fault: Args) -> None:
+def apply_fault(stages: Mapping[str, Stage], fault: Args) -> None:
     """Make one fault happen now. Raises ValueError when it is not in the table or its arguments do not fit."""
-    kind = str(fault.get("kind"))
+    venue, kind = str(fault.get("venue", "binance")), str(fault.get("kind"))
+    if venue not in stages:
+        raise ValueError(f"unknown venue {venue!r}, here are: {', '.join(stages)}")
+    stage = stages[venue]
     if kind not in FAULTS:
         raise ValueError(f"unknown fault {kind!r}, known: {', '.join(FAULTS)}")
     symbol = fault.get("symbol", ANY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, cast
 
 from aiohttp import web
@@ -18,21 +19,21 @@ def _json(value: object) -> web.Response:
 
 
 class Oracle:
-    """Answers about all trades of the venue up to venue now, streamed or not. Ranges are half-open, in seconds."""
+    """Answers about all trades of one venue up to venue now, streamed or not. Ranges are half-open, in seconds."""
 
-    def __init__(self, stage: Stage, recount: Recount, pump: Pump) -> None:
+    def __init__(self, stage: Stage, recount: Recount, pump: Pump, prefix: str = "/_oracle") -> None:
         self._stage = stage
+        self._prefix = prefix
         self._recount = recount
         self._pump = pump
 
     def routes(self) -> list[web.RouteDef]:
         """All endpoints."""
         return [
-            web.get("/_oracle/footprints", self._footprints),
-            web.get("/_oracle/bars", self._bars),
-            web.get("/_oracle/trades", self._trades),
-            web.get("/_oracle/status", self._status),
-            web.post("/_fault", self._fault),
+            web.get(f"{self._prefix}/footprints", self._footprints),
+            web.get(f"{self._prefix}/bars", self._bars),
+            web.get(f"{self._prefix}/trades", self._trades),
+            web.get(f"{self._prefix}/status", self._status),
         ]
 
     async def footprints(self, symbol: str, from_s: int, to_s: int) -> list[dict[str, object]]:
@@ -98,12 +99,18 @@ class Oracle:
     async def _status(self, request: web.Request) -> web.Response:
         return _json(self.status())
 
-    async def _fault(self, request: web.Request) -> web.Response:
+
+def fault_route(stages: Mapping[str, Stage]) -> web.RouteDef:
+    """The saboteur's endpoint, for all venues."""
+
+    async def serve(request: web.Request) -> web.Response:
         try:
             fault = json.loads(await request.text())
             if not isinstance(fault, dict):
                 raise ValueError("a fault is a JSON object")
-            apply_fault(self._stage, cast("dict[str, Any]", fault))
+            apply_fault(stages, cast("dict[str, Any]", fault))
         except ValueError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
         return _json({"ok": True})
+
+    return web.post("/_fault", serve)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from sandbox.config import Config
-from sandbox.hub import Hub
 from sandbox.market import Market
+from sandbox.sockets import Sockets
 from sandbox.trades import Trade
 from sandbox.troubles import Troubles
 
@@ -21,7 +21,7 @@ class Pump:
     Trades and cadence share the one order, so no cadence frame tells a time whose trades are still unsent.
     """
 
-    def __init__(self, config: Config, market: Market, hub: Hub, troubles: Troubles) -> None:
+    def __init__(self, config: Config, market: Market, hub: Sockets, troubles: Troubles) -> None:
         self._market = market
         self._hub = hub
         self._troubles = troubles
@@ -32,6 +32,7 @@ class Pump:
         self._ahead: list[tuple[int, str, Trade]] = []
         self._ahead_symbols = 0
         self._start_ms = market.clock.start_ms
+        self._mark_ms = (self._start_ms // hub.cadence_ms + 1) * hub.cadence_ms
         # The coming second is made ready in pieces, so that no tick has to make it all.
         self._piece = max(1, round(len(market.symbols) * config.tick_ms * config.speed / 700))
         self._load()
@@ -68,19 +69,20 @@ class Pump:
             self._troubles.oversized_bytes = 0
         lag_ms = self._market.source.lag_ms
         for _ in range(STEP_FRAMES):
-            if self._next < len(self._batch):
+            if self._next < len(self._batch) and self._batch[self._next][0] < self._mark_ms:
                 time_ms, symbol, trade = self._batch[self._next]
                 if time_ms + lag_ms > now_ms:
                     return False
                 self._next += 1
                 self._push(symbol, trade)
             else:
-                end_ms = (self._second + 1) * 1000
-                if end_ms > now_ms:
+                if self._mark_ms > now_ms:
                     return False
-                self._hub.push_cadence(end_ms + self._market.clock.skew_ms)
-                self._second += 1
-                self._load()
+                self._hub.push_cadence(self._mark_ms + self._market.clock.skew_ms)
+                self._mark_ms += self._hub.cadence_ms
+                if self._mark_ms > (self._second + 1) * 1000:
+                    self._second += 1
+                    self._load()
         return True
 
     def _event_ms(self, time_ms: int) -> int:

@@ -43,6 +43,7 @@ class SeededSymbol:
         rates: tuple[float, float, int],  # until that second / from that second on
         quiet: bool,
         qty_decimals: tuple[int, int],
+        price_key: str | None = None,  # another book's key: prices then move around the same middle as there
     ) -> None:
         self.epoch_s = epoch_s
         self._key = key
@@ -52,8 +53,9 @@ class SeededSymbol:
         self._early, self._late = poisson_steps(early * 16 / 15), poisson_steps(late * 16 / 15)
         traits = hashlib.blake2b(key.encode(), digest_size=64).digest()
         symbol = key.partition("|")[2]
-        self._base = KNOWN_PRICES.get(symbol) or int(10 ** (3 + 3 * traits[0] / 256))
-        self._phases = [2 * math.pi * byte / 256 for byte in traits[1:4]]
+        course = traits if price_key is None else hashlib.blake2b(price_key.encode(), digest_size=64).digest()
+        self._base = KNOWN_PRICES.get(symbol) or int(10 ** (3 + 3 * course[0] / 256))
+        self._phases = [2 * math.pi * byte / 256 for byte in course[1:4]]
         low, high = qty_decimals
         self._qty_step = 10 ** (8 - (low + traits[4] % (high - low + 1)))
         self.first_id = 1000 + int.from_bytes(traits[5:8], "little")
@@ -212,8 +214,12 @@ def build_seeded(
     rank_power: float = 0.0,
     quiet_every: int = 4,
     qty_decimals: tuple[int, int] = (5, 6),
+    price_seed: int | None = None,
 ) -> SeededSource:
-    """A market of `symbols`; `rates` are trades per second in total before and from a second on."""
+    """A market of `symbols`; `rates` are trades per second in total before and from a second on.
+
+    With `price_seed` its prices stay near those of the market with that seed.
+    """
     early = share_rates(rates[0], symbols, rank_power, quiet_every)
     late = share_rates(rates[1], symbols, rank_power, quiet_every)
     return SeededSource(
@@ -224,6 +230,7 @@ def build_seeded(
                 (early[name], late[name], rates[2]),
                 bool(quiet_every) and i % quiet_every == quiet_every - 1,
                 qty_decimals,
+                None if price_seed is None else f"{price_seed}|{name}",
             )
             for i, name in enumerate(symbols)
         }

@@ -9,14 +9,14 @@ from aiohttp import WSMsgType, web
 
 from sandbox import frames
 from sandbox.config import Config
-from sandbox.hub import Connection, Hub
+from sandbox.sockets import Connection, Sockets
 from sandbox.troubles import Troubles
 
 
 class Streams:
     """Accepts sockets, reads what clients say; all writing is the hub's."""
 
-    def __init__(self, config: Config, hub: Hub, troubles: Troubles) -> None:
+    def __init__(self, config: Config, hub: Sockets, troubles: Troubles) -> None:
         self._config = config
         self._hub = hub
         self._troubles = troubles
@@ -45,27 +45,29 @@ class Streams:
             return socket
         self._hub.add(connection, names)
         try:
-            await self._listen(socket, connection)
+            await listen(socket, connection, self._hub, self._troubles)
         finally:
             self._hub.remove(connection)
         return socket
 
-    async def _listen(self, socket: web.WebSocketResponse, connection: Connection) -> None:
-        async for message in socket:
-            if not connection.hear(time.monotonic()):
-                self._hub.refuse_speed(connection)
-                return
-            if message.type is WSMsgType.TEXT:
-                self._hub.obey(connection, str(message.data))
-            elif message.type is WSMsgType.PING:
-                connection.out.append(frames.pack(bytes(message.data), frames.PONG))
-            elif message.type is WSMsgType.PONG:
-                connection.answer_ping(bytes(message.data))
-            if not self._troubles.on("stall"):
-                connection.flush()
+
+async def listen(socket: web.WebSocketResponse, connection: Connection, hub: Sockets, troubles: Troubles) -> None:
+    """Hear a client out, until it is gone or talks too fast."""
+    async for message in socket:
+        if not connection.hear(time.monotonic()):
+            hub.refuse_speed(connection)
+            return
+        if message.type is WSMsgType.TEXT:
+            hub.obey(connection, str(message.data))
+        elif message.type is WSMsgType.PING:
+            connection.out.append(frames.pack(bytes(message.data), frames.PONG))
+        elif message.type is WSMsgType.PONG:
+            connection.answer_ping(bytes(message.data))
+        if not troubles.on("stall"):
+            connection.flush()
 
 
-async def tend_for_ever(hub: Hub, every_s: float = 0.1) -> None:
+async def tend_for_ever(hub: Sockets, every_s: float = 0.1) -> None:
     """Keep the connections to their rules."""
     while True:
         hub.tend(time.monotonic())

@@ -1,4 +1,4 @@
-"""A whole sandbox: market, streams, REST and judge on one loopback port."""
+"""A whole sandbox: one or two venues, each with market, streams, REST and judge, on one loopback port."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ from sandbox.config import Config
 from sandbox.faults import Stage, apply_fault
 from sandbox.hub import Hub
 from sandbox.market import open_market
-from sandbox.oracle import Oracle
+from sandbox.okx import open_okx_market
+from sandbox.okx_hub import OkxHub
+from sandbox.okx_rest import OkxDoor, OkxRest
+from sandbox.oracle import Oracle, fault_route
 from sandbox.pump import Pump
 from sandbox.recount import Recount
 from sandbox.rest import Rest
 from sandbox.streams import Streams, tend_for_ever
 from sandbox.troubles import Troubles
 from sandbox.weights import Budget
+
+NO_WEIGHT_LIMIT = 1 << 60
+"""OKX counts calls per endpoint instead."""
 
 
 def read_script(path: Path) -> list[dict[str, Any]]:
@@ -34,7 +40,10 @@ def read_script(path: Path) -> list[dict[str, Any]]:
 
 
 class Sandbox:
-    """`async with Sandbox(Config(...)) as venue:` - then `venue.port`, `venue.ws_url`, `venue.rest_url`."""
+    """`async with Sandbox(Config(...)) as venue:` - then `venue.port`, `venue.ws_url`, `venue.rest_url`.
+
+    `stage` and `oracle` are Binance's; with `Config.okx` there are `stages["okx"]`, `okx_oracle` and `okx_ws_url` too.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -44,23 +53,44 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         config = self._config
+        app = web.Application()
+        work = self._open_binance(app)
+        if config.okx:
+            work += self._open_okx(app)
+        app.add_routes([fault_route(self.stages)])
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, config.host, config.port, backlog=512).start()
+        self.port = int(self._runner.addresses[0][1])
+        for job in (*work, self._play_script()):
+            self._spawn(job)
+        return self
+
+    def _open_binance(self, app: web.Application) -> list[Coroutine[None, None, None]]:
+        config = self._config
         market, troubles = open_market(config), Troubles()
         hub = Hub(config, market.clock, troubles, market.symbols)
         budget = Budget(config.weight_limit, config.ban_after, config.ban_s)
         recount, pump = Recount(market), Pump(config, market, hub, troubles)
         self.stage = Stage(market, hub, troubles, budget)
+        self.stages = {"binance": self.stage}
         self.oracle = Oracle(self.stage, recount, pump)
-        app = web.Application()
         app.add_routes(Streams(config, hub, troubles).routes())
         app.add_routes(Rest(market, recount, budget, troubles).routes())
         app.add_routes(self.oracle.routes())
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, config.host, config.port, backlog=512).start()
-        self.port = int(self._runner.addresses[0][1])
-        for work in (pump.run(), tend_for_ever(hub), self._play_script()):
-            self._spawn(work)
-        return self
+        return [pump.run(), tend_for_ever(hub)]
+
+    def _open_okx(self, app: web.Application) -> list[Coroutine[None, None, None]]:
+        config = self._config
+        market, troubles = open_okx_market(config, self.stage.market), Troubles()
+        hub = OkxHub(config, market, troubles)
+        recount, pump = Recount(market), Pump(config, market, hub, troubles)
+        stage = self.stages["okx"] = Stage(market, hub, troubles, Budget(NO_WEIGHT_LIMIT, config.ban_after, 0.0))
+        self.okx_oracle = Oracle(stage, recount, pump, "/_oracle/okx")
+        app.add_routes(OkxDoor(config, hub, stage).routes())
+        app.add_routes(OkxRest(config, stage, recount).routes())
+        app.add_routes(self.okx_oracle.routes())
+        return [pump.run(), tend_for_ever(hub)]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -68,7 +98,8 @@ class Sandbox:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.stage.hub.cut_all("stopped")
+        for stage in self.stages.values():
+            stage.hub.cut_all("stopped")
         await self._runner.cleanup()
 
     @property
@@ -77,17 +108,22 @@ class Sandbox:
         return f"ws://{self._config.host}:{self.port}/stream"
 
     @property
+    def okx_ws_url(self) -> str:
+        """OKX's public endpoint."""
+        return f"ws://{self._config.host}:{self.port}/ws/v5/public"
+
+    @property
     def rest_url(self) -> str:
-        """Where `/api/v3` hangs."""
+        """Where `/api/v3` hangs, and OKX's `/api/v5`."""
         return f"http://{self._config.host}:{self.port}"
 
     def fault(self, kind: str, **args: object) -> None:
         """Make a fault happen now."""
-        apply_fault(self.stage, {"kind": kind, **args})
+        apply_fault(self.stages, {"kind": kind, **args})
 
     async def wait_failed(self) -> None:
         """Return never, or raise what stopped one of the sandbox's own tasks."""
-        done, _ = await asyncio.wait(self._tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(self._tasks[:-1], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
 
@@ -98,4 +134,4 @@ class Sandbox:
         began = time.monotonic()
         for fault in self._script:
             await asyncio.sleep(max(0.0, float(fault["at_s"]) - (time.monotonic() - began)))
-            apply_fault(self.stage, fault)
+            apply_fault(self.stages, fault)
