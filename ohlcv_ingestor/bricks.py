@@ -44,13 +44,14 @@ def add_trade(b: Brick, t: Trade) -> bool:
 
     Returns false, changing nothing, where a kline already settled the second.
     """
-    if b.settled or b.first_id is None or b.last_id is None:
+    last_id, first_id = b.last_id, b.first_id
+    if last_id is None or first_id is None or b.settled:
         return False
-    price, qty = t.price, t.qty
-    if t.id > b.last_id:
-        b.last_id, b.close = t.id, price
-    elif t.id < b.first_id:
-        b.first_id, b.open = t.id, price
+    price, qty, ident = t.price, t.qty, t.id
+    if ident > last_id:
+        b.last_id, b.close = ident, price
+    elif ident < first_id:
+        b.first_id, b.open = ident, price
     if price > b.high:
         b.high = price
     elif price < b.low:

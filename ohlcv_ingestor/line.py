@@ -87,24 +87,26 @@ class Line(Generic[FollowerT]):
 
     def take(self, arrivals: list[tuple[int, Event]], now_s: float) -> None:
         """Hand on what arrived; `now_s` is our monotonic clock."""
-        series_of, flows, lateness_ms = self.series, self.flows, self._limits.lateness_ms
+        series_of, lateness_ms, rare = self.series, self._limits.lateness_ms, 0
+        at, flow = -1, Flow()
         for number, event in arrivals:
-            if not isinstance(event, Trade):
+            if type(event) is not Trade:
                 self._take_rare(number, event, now_s)
+                at, rare = -1, rare + 1  # its connection may be gone now
                 continue
-            flow = flows.get(number)
-            if flow is None:
-                flow = flows[number] = Flow()
-            self.trades_total += 1
+            if number != at:
+                at, flow = number, self.flows.setdefault(number, Flow())
             series = series_of.get(event.symbol)
             if series is None:
                 self.strays_total += 1
             else:
                 series.add(event)
-            if event.event_ms > flow.event_ms:
-                flow.event_ms = event.event_ms
-                if flow.covered and event.event_ms - lateness_ms >= flow.next_close_ms:
+            event_ms = event.event_ms
+            if event_ms > flow.event_ms:
+                flow.event_ms = event_ms
+                if event_ms - lateness_ms >= flow.next_close_ms and flow.covered:
                     self._advance(flow, now_s)
+        self.trades_total += len(arrivals) - rare
 
     def stall(self, now_s: float, rate: float, relieved: frozenset[str] = frozenset()) -> None:
         """While no watermark moves, spans end by our own clock, `blind_after_s` later, and beats say `live` false.

@@ -151,11 +151,23 @@ class Series:
 
     def add(self, t: Trade) -> None:
         """Take a streamed trade."""
-        second = t.time_ms // 1000
+        second, ids = t.time_ms // 1000, self.ids
         if second < self.closed_s:
             self._add_late(t, second)
-        elif self.ids.see(t):
+            return
+        # Nearly every trade is the next one in order: spelled out here, the calls of `see` are spared.
+        if t.id == ids.next_id and ids.tail is None:
+            ids.next_id, ids.last_raw = t.id + 1, t.last
+            if t.time_ms > ids.last_ms:
+                ids.last_ms = t.time_ms
+        elif not ids.see(t):
+            return
+        record = self.ring.minutes.get(second - second % 60)
+        brick = None if record is None else record.bricks.get(second)
+        if brick is None:
             self._put(t, second)
+        elif not add_trade(brick, t):
+            self.ignored += 1
 
     def lose(self, at_ms: int, reason: str) -> None:
         """No live connection covers the symbol any more."""
