@@ -1,0 +1,62 @@
+"""Follows `trading.bus.log` and keeps, per row, the newest revision delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+from common.bus import read_log
+from common.errors import TryLater
+
+IDLE_S = 2.0
+RETRY_S = 0.3
+
+
+@dataclass(slots=True)
+class Delivered:
+    """The newest message of one row."""
+
+    rev: int
+    body: bytes
+
+
+class LogTail:
+    """What the bus delivered so far; a lost connection goes on behind the last message read."""
+
+    def __init__(self, url: str) -> None:
+        self.rows: dict[str, Delivered] = {}
+        self.messages = 0
+        self.repeats = 0
+        self.kinds: Counter[str] = Counter()
+        self._url = url
+        self._offset: int | None = None
+
+    async def run(self) -> None:
+        """Read for ever."""
+        while True:
+            try:
+                async for message in read_log(
+                    self._url, idle_s=IDLE_S, offset="first" if self._offset is None else self._offset + 1, name="tail"
+                ):
+                    offset = message.headers.get("x-stream-offset")
+                    assert isinstance(offset, int)
+                    if self._offset is not None and offset <= self._offset:
+                        continue  # delivery begins with the chunk that holds the offset asked for
+                    self._offset = offset
+                    self._take(message.key, message.message_id, message.body)
+            except TryLater:
+                await asyncio.sleep(RETRY_S)
+
+    def _take(self, key: str, message_id: str, body: bytes) -> None:
+        if not key.startswith("price_updates."):
+            return
+        self.messages += 1
+        row, _, text = message_id.rpartition("#")
+        rev, known = int(text), self.rows.get(row)
+        if known is None:
+            self.rows[row] = Delivered(rev, body)
+        elif rev > known.rev:
+            known.rev, known.body = rev, body
+        else:
+            self.repeats += 1
