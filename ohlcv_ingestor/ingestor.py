@@ -18,7 +18,6 @@ from common.feed import Feed
 from common.publisher import Publisher, publish_dead
 from common.venues.market import Market
 from ohlcv_ingestor.bars import bar_row, kline_bar
-from ohlcv_ingestor.gaps import Gap
 from ohlcv_ingestor.line import Line, Outlet
 from ohlcv_ingestor.loading import Origin, Query, load_known
 from ohlcv_ingestor.relief import Relief
@@ -68,7 +67,6 @@ class Ingestor:
         self._query, self._publisher = query, publisher
         self._make_relief, self._spawn_reader = make_relief, spawn_reader
         self._origin = Origin(SERVICE, VENUE, market.source, market.scale, settings.ring_s)
-        self._idle: dict[str, list[Gap]] = {}
         self._symbol_of: dict[str, str] = {}
         self._attempts = AttemptBudget(settings.feed_limits().attempts_max, settings.feed_limits().attempts_window_s)
         self._turn = asyncio.Lock()
@@ -120,7 +118,7 @@ class Ingestor:
         for kline in start.history:
             row = bar_row(kline_bar(kline), stream.symbol, stream.source, stream.scale, True, GRADE_EXACT)
             self.outlet.batch.put_bar(row, LANE_REPAIR)
-        series.baseline(start.first_id, start.from_s, start.close, self._idle.pop(stream.symbol, []))
+        series.baseline(start.first_id, start.from_s, start.close)
         series.drain(self.outlet.batch)
 
     def drain(self, series: Series) -> None:
@@ -194,10 +192,11 @@ class Ingestor:
         for symbol in symbols:
             stream = Stream(SERVICE, VENUE, symbol, self._market.source, self._market.scale)
             series = result[symbol] = Series(stream, self._settings.series_limits())
-            stored = known.states.get(symbol)
-            if stored is not None:
+            stored, idle = known.states.get(symbol), known.idle.get(symbol)
+            if stored is not None and idle:
+                series.inherit(stored, idle)
+            elif stored is not None:
                 series.restart(stored)
-            self._idle[symbol] = known.idle.get(symbol, [])
         return result
 
     def _place(self, fresh: Mapping[str, Series]) -> None:

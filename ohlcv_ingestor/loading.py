@@ -98,10 +98,9 @@ async def load_known(query: Query, origin: Origin, symbols: Sequence[str]) -> Kn
     spans: list[tuple[str, int, int]] = []
     for r in await query(CURSORS, origin.service, origin.venue, list(symbols)):
         symbol = r["symbol"]
-        idle = [g for g in gaps[symbol] if g.status is GapStatus.NOT_SUBSCRIBED]
+        idle = [gap_of_row(g) for g in gaps[symbol] if g.status is GapStatus.NOT_SUBSCRIBED]
         if idle:
-            known.idle[symbol] = [gap_of_row(g) for g in idle]
-            continue
+            known.idle[symbol] = idle
         cursors[symbol] = CursorRow(origin.service, origin.venue, symbol, r["last_id"], r["event_s"])
         wanted = spans_to_load(r["event_s"], gaps[symbol], origin.ring_s, r["traded_s"])
         spans.extend((symbol, first, last) for first, last in wanted)

@@ -208,10 +208,13 @@ def _last_second(series: Series, gap: Gap, second: int) -> Generator[Ask, Answer
 
 
 def _refetch_minutes(series: Series, gap: Gap) -> Asking:
-    """A trade older than the ring: its whole minute is taken anew, second by second."""
+    """A trade older than the ring: its whole minute is taken anew, second by second, and the bars since then."""
     minute = minute_of(gap.from_ms // 1000)
     klines = (yield AskKlines("1s", minute, minute + 60)).klines
+    settled_s = minute_of(series.watermark_ms // 1000 - series.limits.settle_s)
+    since = (yield AskKlines("1m", minute + 60, min(settled_s, minute + 60 * PAGE))).klines
     series.restore_seconds(klines, minute, minute + 60)
+    series.restore_bars(k for k in since if k.open_s not in series.ring.minutes)
     if any(k.n and 1000 * k.open_s <= gap.from_ms < 1000 * (k.open_s + 1) for k in klines):
         gap.missing = []
 

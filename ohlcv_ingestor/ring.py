@@ -34,11 +34,15 @@ class Minute:
 
 
 class Ring:
-    """Minutes kept in memory, by opening second. `carry` is the close before the oldest of them."""
+    """Minutes kept in memory, by opening second.
+
+    The chain of closes begins at `floor` with the close `carry`; older minutes, kept for open gaps, are no part of it.
+    """
 
     def __init__(self) -> None:
         self.minutes: dict[int, Minute] = {}
         self.carry: int | None = None
+        self.floor = 0
 
     def ensure(self, minute: int) -> Minute:
         """The record of a minute, made if it is not there."""
@@ -49,7 +53,7 @@ class Ring:
 
     def close_before(self, minute: int) -> int | None:
         """The close a flat bar of this minute copies."""
-        before = self.minutes.get(minute - 60)
+        before = self.minutes.get(minute - 60) if minute > self.floor else None
         return self.carry if before is None else before.close()
 
     def bar(self, minute: int) -> Bar | None:
@@ -61,11 +65,12 @@ class Ring:
             return fold_bricks(minute, record.bricks)
         return None if record.prev_close is None else flat_bar(minute, record.prev_close)
 
-    def rederive(self, from_minute: int, to_minute: int, closed_s: int) -> list[int]:
+    def rederive(self, from_minute: int, to_minute: int, closed_s: int, *, newest: bool) -> list[int]:
         """Walk the chain of closes over [from_minute, to_minute] and on while closes change; returns minutes touched.
 
-        Minutes inside the span that were dropped held no trade, so they are made again. After it, the walk goes on
-        over flat minutes only if the close it left behind is a new one.
+        Minutes inside the span that were dropped held no trade, so they are made again. After it the walk goes on
+        while the close it leaves behind is a new one; minutes that were dropped there are made again only if the
+        span ends with the `newest` trade, because otherwise they may have held trades.
         """
         first = self.minutes.get(from_minute)
         prev = self.close_before(from_minute) if first is None else first.prev_close
@@ -74,7 +79,7 @@ class Ring:
         minute = from_minute
         while minute < closed_s or minute <= to_minute:
             record = self.minutes.get(minute)
-            if minute > to_minute and (not changed or (record is not None and record.prev_close == prev)):
+            if minute > to_minute and (not changed or (not newest if record is None else record.prev_close == prev)):
                 break
             if record is None:
                 record = self.minutes[minute] = Minute()

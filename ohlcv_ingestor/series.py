@@ -70,12 +70,13 @@ class Series:
         self.ids = Continuity(limits.gap_settle_ms)
         self.ring = Ring()
         self.young = True
-        self.start_s = 0
         self.closed_s = 0
         self.watermark_ms = 0
         self.covered_ms: int | None = None
         self.checked_ms = 0
         self.ignored = 0
+        self._inherited: Stored | None = None
+        self._idle: list[Gap] = []
         self._seconds: dict[int, int] = {}
         self._bars: dict[int, int] = {}
         self._cursor = self._start = (-2, 0)
@@ -115,15 +116,16 @@ class Series:
             from_s = max(min(from_s, minute_of(seen.time_ms // 1000)), minute_of(now_s - self.limits.backfill_s) + 60)
         return from_s
 
-    def baseline(self, first_id: int, from_s: int, close: int | None, idle: list[Gap]) -> None:
-        """Begin at `first_id`, the first trade the venue has since the minute `from_s`, with the close before it.
+    def inherit(self, stored: Stored, idle: list[Gap]) -> None:
+        """Know, before a new start, what an earlier subscription left: open gaps, and the `idle` time since then."""
+        self._inherited, self._idle = stored, idle
 
-        `idle` are ledger gaps of the time in which the symbol was not wanted: they end here.
-        """
+    def baseline(self, first_id: int, from_s: int, close: int | None) -> None:
+        """Begin at `first_id`, the first trade the venue has since the minute `from_s`, with the close before it."""
         self.young = False
-        self.start_s = self.closed_s = from_s
+        self.closed_s = from_s
         self._start = (first_id - 1, from_s)
-        self.ring.carry = close
+        self.ring.carry, self.ring.floor = close, from_s
         self.ring.evict(from_s, set())
         ids, seen = self.ids, self.ids.first_seen
         if seen is None or ids.next_id is None or ids.next_id <= first_id:
@@ -143,9 +145,21 @@ class Series:
                     missing=[(first_id, seen.id - 1)], next_first=seen.first, silent=True,
                 )  # fmt: skip
                 ids.open_gap(start)
-        for gap in idle:
-            gap.to_id, gap.to_ms = max(first_id, gap.from_id) - 1, 1000 * from_s
+        ids.changed = [g for g in ids.changed if g in ids.gaps]
+        for gap in self._idle:
+            gap.to_id, gap.to_ms = max(first_id, gap.from_id) - 1, max(gap.from_ms, 1000 * from_s)
             ids.changed.append(gap)
+        if self._inherited is not None:
+            ids.barred = self._inherited.barred
+            for gap in self._inherited.open_gaps:
+                if gap.to_id is None:
+                    gap.to_id, gap.to_ms, gap.open_ended = first_id - 1, 1000 * from_s, False
+                    gap.missing = [(gap.from_id, gap.to_id)] if gap.from_id <= gap.to_id else []
+                ids.open_gap(gap)
+                minutes = range(minute_of(gap.from_ms // 1000), min(gap.to_ms or 0, 1000 * from_s) // 1000 + 1, 60)
+                kept = self._inherited.minutes
+                self.ring.minutes.update({m: kept[m] for m in minutes if m in kept and m < from_s})
+        self._inherited, self._idle = None, []
 
     # ---- stream
 
@@ -293,7 +307,7 @@ class Series:
             record = self.ring.minutes.get(from_s)
             if record is not None:
                 record.prev_close = close
-                self._mark_minutes(self.ring.rederive(from_s, from_s, self.closed_s), LANE_REPAIR)
+                self._mark_minutes(self.ring.rederive(from_s, from_s, self.closed_s, newest=False), LANE_REPAIR)
         return rest
 
     # ---- rows
@@ -308,9 +322,12 @@ class Series:
         self._evict()
 
     def retire(self, batch: Batch) -> None:
-        """Hand on the last rows; from the last closed second on the symbol is not wanted."""
+        """Hand on the last rows; from the last closed second on the symbol is not wanted.
+
+        With an open end it is as after a stop in a cut: the gap stays open, and the next subscription repairs it.
+        """
         self.drain(batch)
-        if self.young:
+        if self.young or self.ids.tail is not None:
             return
         last_id = self._last_closed_id()
         idle = Gap(last_id + 1, None, 1000 * self.closed_s, None, "unsubscribed", status=GapStatus.NOT_SUBSCRIBED)
@@ -336,7 +353,7 @@ class Series:
             if self.ids.see(t):
                 self._put(t, second)
                 self._seconds[second] = LANE_LIVE
-                self._mark_minutes(self.ring.rederive(minute, minute, self.closed_s), LANE_LIVE)
+                self._mark_minutes(self.ring.rederive(minute, minute, self.closed_s, newest=True), LANE_LIVE)
                 if tail is not None and self.ids.tail is None:
                     self._mark_after(second)
             return
@@ -350,7 +367,7 @@ class Series:
         if new_s - self.closed_s > self.limits.backfill_s + 60:
             # Older minutes of so long a gap get no rows by themselves: the ledger holds them.
             self.ring.carry = self.last_close()
-            self.closed_s = minute_of(new_s - self.limits.backfill_s)
+            self.ring.floor = self.closed_s = minute_of(new_s - self.limits.backfill_s)
         for minute in range(minute_of(self.closed_s), new_s, 60):
             record = self.ring.ensure(minute)
             record.prev_close = self.ring.close_before(minute)
@@ -382,14 +399,14 @@ class Series:
 
     def _mark_gap(self, gap: Gap) -> None:
         """Have the rows that a gap touches derived again."""
-        from_s = max(gap.from_ms // 1000, self.start_s)
+        from_s = gap.from_ms // 1000
         # A gap that closed without a trade after it had touched all that came after it.
         to_s = self.closed_s if gap.to_ms is None or gap.open_ended else min(gap.to_ms // 1000, self.closed_s)
         from_minute, to_minute = minute_of(from_s), minute_of(to_s)
         if gap.status in (GapStatus.OPEN, GapStatus.NOT_SUBSCRIBED):
             minutes = [m for m in self.ring.minutes if from_minute <= m <= to_minute]
         else:
-            minutes = self.ring.rederive(from_minute, to_minute, self.closed_s)
+            minutes = self.ring.rederive(from_minute, to_minute, self.closed_s, newest=gap.open_ended)
         self._mark_minutes(minutes, LANE_REPAIR)
         for minute in minutes:
             for second in self.ring.minutes[minute].bricks:

@@ -82,6 +82,7 @@ def restore_state(
         record = minutes.setdefault(minute, Minute())
         record.prev_close = close
         bar = by_minute.get(minute)
+        record.emitted_close = None if bar is None else bar.c
         if bar is not None and minute in complete and bar.n > 0 and sum(b.n for b in record.bricks.values()) != bar.n:
             record.settled = bar  # its seconds were never stored: history of a first subscription
     ledger = list(gaps)

@@ -258,7 +258,7 @@ class World:
         for k in start.history:
             self.batch.put_bar(bar_row(kline_bar(k), STREAM.symbol, STREAM.source, 8, True, 4))
         self.started_s = self.started_s or start.from_s
-        self.series.baseline(start.first_id, start.from_s, start.close, [])
+        self.series.baseline(start.first_id, start.from_s, start.close)
         self.series.drain(self.batch)
 
     def check(self) -> None:
