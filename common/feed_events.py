@@ -66,6 +66,5 @@ class FeedLimits(msgspec.Struct, frozen=True):
     attempts_window_s: float = 300.0
     # sizes
     frame_bytes_max: int = 2**20
-    socket_frames_max: int = 1024
     buffer_events_max: int = 10_000
     bad_frame_bytes_kept: int = 4096

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
+from typing import cast
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from common.backoff import parse_retry_after
 from common.errors import BadInput, Reconnect
 from common.feed_events import BadFrame, Event, Lost, Opened, Subscribed, Unsubscribed
 from common.feed_inbox import Slot
+from common.feed_wire import Wire
 from common.patience import Patience
 from common.subscriptions import Subscriptions
 from common.venues.market import Ack, Cadence, Closing, Message, Rejected, Several, Trade
@@ -41,11 +44,14 @@ class Connection:
         self._url, self._limits, self._clock = slot.url, slot.limits, slot.clock
         self._inbox, self._counts, self._market = slot.inbox, slot.counts, slot.market
         market = slot.market
+        self._parse, self._arrivals, self._events_max = market.parse, slot.inbox.arrivals, slot.inbox.events_max
         self.subscriptions = Subscriptions(
             market.cadence_stream, market.frame_names_max, market.control_per_s, market.control_per_hour
         )
         self._fields = {"venue": market.source, "feed": slot.name, "conn": number}
         self._stop: asyncio.Future[None] = loop.create_future()
+        self._broken: asyncio.Future[None] = loop.create_future()
+        self._behind = asyncio.Event()
         self._nudge = asyncio.Event()
         self._data_frames = 0
         self._other_frames = 0
@@ -92,30 +98,32 @@ class Connection:
             return
         await self._serve(socket)
 
-    async def _open(self) -> ClientConnection:
+    async def _open(self) -> Wire:
         limits = self._limits
         try:
             # The venue pings us and the library answers; silence is judged by data, not by pongs.
-            return await connect(
+            socket = await connect(
                 self._url,
+                create_connection=Wire,
                 compression=None,
                 open_timeout=limits.open_timeout_s,
                 close_timeout=limits.close_timeout_s,
                 ping_interval=None,
                 max_size=limits.frame_bytes_max,
-                max_queue=limits.socket_frames_max,
             )
         except InvalidStatus as error:
             wait_s = parse_retry_after(error.response.headers.get("Retry-After"), self._clock.wall_ms())
             raise Reconnect(f"handshake answered {error.response.status_code}", wait_s) from error
         except (OSError, TimeoutError, WebSocketException) as error:
             raise Reconnect(f"{type(error).__name__}: {error}") from error
+        return cast(Wire, socket)
 
-    async def _serve(self, socket: ClientConnection) -> None:
+    async def _serve(self, socket: Wire) -> None:
         self.opened = True
         self._put(Opened())
         log.info("connection opened", extra=self._fields)
-        tasks = {asyncio.create_task(self._pump(socket)), asyncio.create_task(self._tend(socket))}
+        works = (self._read(socket), self._yield_to_consumer(socket), self._tend(socket))
+        tasks: set[asyncio.Future[None]] = {self._broken, *(asyncio.create_task(work) for work in works)}
         lost = Lost("broken off", planned=False)
         try:
             done, _ = await asyncio.wait({*tasks, self._stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -138,7 +146,7 @@ class Connection:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(socket.wait_closed(), self._limits.close_timeout_s)
 
-    async def _part(self, socket: ClientConnection, tasks: set[asyncio.Task[None]]) -> None:
+    async def _part(self, socket: Wire, tasks: set[asyncio.Future[None]]) -> None:
         """Close with a handshake; the reader meanwhile delivers what was still on its way."""
         await socket.close()
         await asyncio.wait(tasks, timeout=self._limits.close_timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -146,30 +154,35 @@ class Connection:
     def _put(self, event: Event) -> None:
         self._inbox.put((self.number, event))
 
-    async def _pump(self, socket: ClientConnection) -> None:
-        """Read until the connection is lost: this loop runs once per frame, so what it needs is at hand."""
-        parse, recv, number = self._market.parse, socket.recv, self.number
-        arrivals, events_max = self._inbox.arrivals, self._inbox.events_max
-        append = arrivals.append
+    async def _read(self, socket: Wire) -> None:
+        """Have every message delivered until the connection is lost."""
+        socket.listen(partial(self._receive, socket.transport))
         try:
-            while True:
-                raw = await recv(False)
-                try:
-                    message = parse(raw)
-                except BadInput as error:
-                    self._report(raw, error)
-                else:
-                    if type(message) is Trade:
-                        self._data_frames += 1
-                        if not arrivals:
-                            self._begin_batch()
-                        append((number, message))
-                    else:
-                        self._steer(message)
-                if len(arrivals) >= events_max:
-                    await self._hold()
+            await socket.recv(False)
         except ConnectionClosed as error:
             raise Reconnect(_describe(error)) from error
+
+    def _receive(self, transport: asyncio.Transport, raw: bytes) -> None:
+        """Take one message. Runs once per frame inside the loop's read callback: what it needs is at hand."""
+        arrivals = self._arrivals
+        try:
+            message = self._parse(raw)
+            if type(message) is Trade:
+                self._data_frames += 1
+                if not arrivals:
+                    self._begin_batch()
+                arrivals.append((self.number, message))
+            else:
+                self._steer(message)
+        except BadInput as error:
+            self._report(raw, error)
+        except Exception as error:  # noqa: BLE001 - for `_serve` to raise: the loop would only log it
+            if not self._broken.done():
+                self._broken.set_exception(error)
+        if len(arrivals) >= self._events_max and not self._held:
+            self._held = True
+            transport.pause_reading()
+            self._behind.set()
 
     def _begin_batch(self) -> None:
         # The clock is read once for a batch, not for every trade in it.
@@ -181,10 +194,15 @@ class Connection:
         self._counts.bad += 1
         self._put(BadFrame(raw[: self._limits.bad_frame_bytes_kept], str(error)))
 
-    async def _hold(self) -> None:
-        self._held = True
-        await self._inbox.room()
-        self._held = False
+    async def _yield_to_consumer(self, socket: Wire) -> None:
+        """Read on when the consumer has taken what was there; meanwhile the venue's TCP window fills."""
+        while True:
+            await self._behind.wait()
+            await self._inbox.room()
+            self._behind.clear()
+            self._held = False
+            if not socket.transport.is_closing():
+                socket.transport.resume_reading()
 
     def _steer(self, message: Message) -> None:
         """Act on what concerns the connection itself."""
@@ -231,7 +249,7 @@ class Connection:
         log.warning("stream refused", extra={**self._fields, "stream": stream, "reason": message.reason})
         self._nudge.set()
 
-    async def _tend(self, socket: ClientConnection) -> None:
+    async def _tend(self, socket: Wire) -> None:
         """Send control frames at the venue's pace, and judge the connection several times a second."""
         limits, opened_s = self._limits, self._clock.monotonic_s()
         tick_s = min(_TICK_MAX_S, limits.stale_after_s / _TICKS_PER_STALE)
@@ -256,19 +274,19 @@ class Connection:
         if self._ready_at_s is not None and now_s - self._ready_at_s >= self._limits.overlap_s:
             _finish(self.settled)
 
-    async def _keep_alive(self, socket: ClientConnection, now_s: float) -> None:
+    async def _keep_alive(self, socket: Wire, now_s: float) -> None:
         if self._market.keepalive_text and now_s - self._kept_alive_s >= self._limits.keepalive_every_s:
             self._kept_alive_s = now_s
             self.subscriptions.note_sent(now_s)
             await self._send(socket, self._market.keepalive_text)
 
-    async def _reconcile(self, socket: ClientConnection, now_s: float) -> None:
+    async def _reconcile(self, socket: Wire, now_s: float) -> None:
         control = self.subscriptions.next_frame(now_s)
         if control is not None:
             build = self._market.subscribe_frame if control.subscribe else self._market.unsubscribe_frame
             await self._send(socket, build(list(control.streams), control.id))
 
-    async def _send(self, socket: ClientConnection, text: str) -> None:
+    async def _send(self, socket: Wire, text: str) -> None:
         try:
             async with asyncio.timeout(self._limits.send_timeout_s):
                 await socket.send(text)
@@ -291,7 +309,7 @@ def _finish(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _reason_of(done: set[asyncio.Task[None]]) -> str:
+def _reason_of(done: set[asyncio.Future[None]]) -> str:
     """Why the reader or the caretaker gave up; what is not a loss of the connection is raised."""
     reasons: list[str] = []
     for task in done:
