@@ -48,6 +48,53 @@ def test_a_stream_dropped_before_its_ack_is_unsubscribed_after_it() -> None:
     assert again is not None and (again.subscribe, again.streams) == (True, ("a",))
 
 
+def test_a_frame_may_be_answered_stream_by_stream() -> None:
+    subs = Subscriptions("z", names_max=10, frames_per_s=100)
+    subs.want(frozenset({"z", "a", "b"}))
+    asked = subs.next_frame(0.0)
+    assert asked is not None
+    for stream in ("b", "z"):
+        answered = subs.acked(asked.id, stream)
+        assert answered is not None and (answered.subscribe, answered.streams) == (True, (stream,))
+        assert not subs.settled and subs.unanswered == {asked.id}
+    assert subs.actual == {"b", "z"} and subs.next_frame(1.0) is None
+    assert subs.acked(asked.id, "b") is None and subs.acked(asked.id, "c") is None
+    assert subs.acked(asked.id, "a") is not None
+    assert subs.settled and not subs.unanswered
+    subs.want(frozenset({"z"}))
+    dropped = subs.next_frame(2.0)
+    assert dropped is not None and subs.acked(dropped.id, "a") is not None and subs.actual == {"z", "b"}
+    assert subs.acked(dropped.id, "b") is not None and subs.settled
+
+
+def test_a_refused_stream_is_left_alone_until_it_is_wanted_anew() -> None:
+    subs = Subscriptions("z", names_max=10, frames_per_s=100)
+    subs.want(frozenset({"z", "a"}))
+    asked = subs.next_frame(0.0)
+    assert asked is not None and not subs.refused("b")
+    assert subs.refused("a") and not subs.refused("a")
+    assert not subs.settled and subs.acked(asked.id, "z") is not None
+    assert subs.settled and subs.actual == {"z"} and subs.next_frame(9.0) is None
+    subs.want(frozenset({"z"}))
+    subs.want(frozenset({"z", "a"}))
+    again = subs.next_frame(10.0)
+    assert again is not None and again.streams == ("a",)
+
+
+def test_no_hour_holds_more_control_frames_than_the_venue_takes() -> None:
+    subs, now, sent = Subscriptions("z", names_max=1, frames_per_s=2, frames_per_hour=5), 0.0, list[float]()
+    subs.want(frozenset({"z", *map(str, range(11))}))
+    while (wait_s := subs.wait_s(now)) is not None:
+        now += wait_s
+        control = subs.next_frame(now)
+        assert control is not None
+        sent.append(now)
+        subs.acked(control.id)
+        subs.note_sent(now)  # a keepalive does not shorten the wait
+    assert sent[:5] == [0.0, 0.5, 1.0, 1.5, 2.0] and len(sent) == 12
+    assert all(later - earlier >= 3600.0 for earlier, later in zip(sent, sent[5:], strict=False))
+
+
 streams = st.frozensets(st.sampled_from("abcdefgh"), max_size=8)
 
 
