@@ -51,7 +51,7 @@ class Sink:
 def begin(line: Line[Series], name: str, first_id: int) -> None:
     """A series that follows its symbol from the first trade on."""
     series = Series(Stream("ohlcv", "binance", name, MARKET.source, MARKET.scale), SeriesLimits())
-    series.baseline(first_id, EPOCH_S, None, [])
+    series.baseline(first_id, EPOCH_S, None)
     line.adopt(series)
 
 
