@@ -7,7 +7,7 @@ READY := .venv/.ready
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 UV ?= .venv/bin/uv
 
-.PHONY: help setup lint test demo run lock clean
+.PHONY: help setup lint test bench demo run lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ lint: setup ## Check style, types and the rules of the house.
 test: lint ## Check everything, then run all tests on real servers.
 	$(BIN)/trading-bus services fetch
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+bench: setup ## Measure what the ingestor costs beside a bare reader; BENCH_SECONDS is a measurement's length.
+	$(BIN)/trading-bus services fetch
+	$(BIN)/python -m benchmarks
 
 demo: setup ## Run everything against loopback venues and check the result.
 	$(BIN)/trading-bus demo

@@ -116,6 +116,10 @@ class Child:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
 
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 class Stage:
     """A folder for one question, and the children started in it."""
 
@@ -138,11 +142,11 @@ class Stage:
     async def told(self, child: Child, path: Path) -> Any:
         """JSON that a child writes into a file once it is ready."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not path.exists():
+        while (told := _read_json(path)) is None:
             if child.process.returncode is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{child.name} did not come up:\n{child.last_words()}")
             await asyncio.sleep(0.02)
-        return json.loads(path.read_text())
+        return told
 
     async def end(self) -> None:
         """Stop what was started, the last first."""

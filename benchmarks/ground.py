@@ -33,19 +33,20 @@ class Ground:
     venue_port: int = 0
     ingestor_port: int = 0
 
-    async def start_venue(self, rate: float) -> Child:
+    async def start_venue(self, rate: float, *more: object) -> Child:
         """A seeded market of all symbols, activity by power law, with a little history."""
         ready = self.stage.folder / "venue.json"
         flags: dict[str, object] = {
             "--ready-file": ready, "--symbols": ",".join(self.symbols), "--rate": rate, "--history-rate": 20,
             "--rank-power": 1, "--quiet-every": 0, "--history": 2, "--tick-ms": TICK_MS, "--weight-limit": WEIGHT,
         }  # fmt: skip
-        venue = await self.stage.start("venue", ["sandbox", *(word for pair in flags.items() for word in pair)])
+        words = [word for pair in flags.items() for word in pair]
+        venue = await self.stage.start("venue", ["sandbox", *words, *more])
         self.venue_port = (await self.stage.told(venue, ready))["port"]
         return venue
 
-    async def start_ingestor(self) -> Child:
-        """The service as it is, on these servers."""
+    async def start_ingestor(self, wait: bool = True) -> Child:
+        """The service as it is, on these servers; with `wait` it answers HTTP when this returns."""
         ready = self.stage.folder / "ingestor.port"
         ingestor = await self.stage.start(
             "ingestor", ["ohlcv_ingestor"],
@@ -56,7 +57,8 @@ class Ground:
                 "BINANCE_REST_URL": f"http://127.0.0.1:{self.venue_port}", "REST_WEIGHT_PER_MIN": WEIGHT,
             },
         )  # fmt: skip
-        self.ingestor_port = await self.stage.told(ingestor, ready)
+        if wait:
+            self.ingestor_port = await self.stage.told(ingestor, ready)
         return ingestor
 
     async def venue_status(self) -> Any:

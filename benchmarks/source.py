@@ -76,8 +76,8 @@ class Source:
     async def _send(self, request: web.Request) -> None:
         transport = request.transport
         for chunk in self._chunks:
-            while transport is not None and transport.get_write_buffer_size() > BUFFER_BYTES:
-                await asyncio.sleep(0.001)
+            while transport is not None and transport.get_write_buffer_size() > BUFFER_BYTES:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)  # the transport belongs to aiohttp, which has no event for it
             if transport is None or transport.is_closing():
                 return
             transport.write(chunk)

@@ -32,7 +32,7 @@ SELECT coalesce(sum(u.last - c.last_id), 0)::bigint
 """
 
 
-async def _wait_begun(ground: Ground) -> None:
+async def wait_begun(ground: Ground) -> None:
     """Every first subscription has its history and its cursor."""
     deadline = deadline_in(BEGIN_TIMEOUT_S)
     while await ground.count("ingest_cursors") < len(ground.symbols):
@@ -85,7 +85,7 @@ async def run(rate: float, seconds: float) -> tuple[dict[str, float], tuple[int,
     async with open_ground(SYMBOLS) as ground:
         await ground.start_venue(rate)
         ingestor = await ground.start_ingestor()
-        await _wait_begun(ground)
+        await wait_begun(ground)
         url = f"ws://127.0.0.1:{ground.venue_port}/stream"
         flags = ["--url", url, "--symbols", SYMBOLS, "--per-socket", PER_SOCKET]
         floor = await ground.stage.start("floor", ["benchmarks.floor", *flags])
@@ -99,7 +99,7 @@ def _answers(rate: int, figures: dict[str, float], account: tuple[int, int, int]
     sent, stored, pending = account
     share, floor = 100 * figures["share"], 100 * figures["floor"]
     whole = sent == stored + pending and not gaps
-    answers = [
+    return [
         Answer(
             f"whole ingestor, {SYMBOLS} symbols at {rate:,} frames/s",
             f"{share:.1f} % of a core at {figures['rate']:,.0f}/s",
@@ -110,7 +110,6 @@ def _answers(rate: int, figures: dict[str, float], account: tuple[int, int, int]
         Answer("  resident memory", f"{figures['rss_mb']:.0f} MB", "<= 100 MB" if rate == ORDINARY else ""),
         Answer("  sent = stored + pending, gaps", f"{sent:,} = {stored:,} + {pending:,}, {gaps}", "equal, 0", whole),
     ]
-    return answers
 
 
 async def measure() -> list[Answer]:
