@@ -108,7 +108,7 @@ async def take_over(world: World) -> None:
     assert took_s <= TAKEOVER_WITHIN_S, f"take-over took {took_s:.1f} s"
 
 
-async def _stand_by(world: World):  # noqa: ANN202
+async def _stand_by(world: World):
     second = await world.start_ingestor()
 
     async def stands_by() -> bool:

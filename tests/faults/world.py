@@ -128,6 +128,7 @@ class World:
         await self.start_venue()
         await self.execute(SWITCHES)
         await write_registry(self.stage, dict.fromkeys(self.symbols, "ACTIVE"))
+        await self.execute("UPDATE coin_registry SET okx_inst_id = symbol || '-USDT'")
         self._tasks = [asyncio.create_task(self._sample()), asyncio.create_task(self.tail.run())]
         await self.start_ingestor()
         begun_s = await self.venue_s()
@@ -163,7 +164,7 @@ class World:
         """Start an ingestor with the world's settings and these."""
         self._count += 1
         address = f"127.0.0.1:{self.stage.port}"
-        okx = {"okx_ws_url": f"ws://{address}/ws/v5/public", "okx_rest_url": f"http://{address}"}
+        okx = {"fallback": "okx", "okx_ws_url": f"ws://{address}/ws/v5/public", "okx_rest_url": f"http://{address}"}
         settings = {"clock_rate": self.setup.speed, **okx, **self.setup.settings, **self.extra, **extra}
         self.ingestor = await self.stage.start_ingestor(f"ingestor-{self._count}", **settings)
         return self.ingestor
@@ -298,7 +299,7 @@ class World:
         """Begin to collect evidence anew."""
         began = (await self.fetch("SELECT now() AS t"))[0]["t"]
         self._before = await self._counts()
-        self.seen = Evidence(began, self.rss())
+        self.seen = Evidence(began, self.rss(), moved=time.monotonic())
 
     async def conclude(self) -> None:
         """Complete the evidence with what only counters tell."""
