@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from common.contracts import GRADE_FALLBACK, GRADE_PART, LANE_LIVE, BarRow, CursorRow, FootprintRow, GapRow, Retraction
+from common.contracts import (
+    GRADE_FALLBACK,
+    GRADE_PART,
+    LANE_LIVE,
+    BarRow,
+    Clearance,
+    CursorRow,
+    FootprintRow,
+    GapRow,
+    Retraction,
+)
 
 RowKey = tuple[str, int]
 """(symbol, time): sorting by it is the lock order of every writer."""
@@ -40,6 +50,7 @@ class Batch:
         self.bar_lanes: dict[RowKey, int] = {}
         self.footprint_lanes: dict[RowKey, int] = {}
         self.retractions: list[Retraction] = []
+        self.clearances: list[Clearance] = []
         self.gaps: dict[tuple[str, str, str, int], GapRow] = {}
         self.cursors: dict[tuple[str, str, str], CursorRow] = {}
 
@@ -48,7 +59,7 @@ class Batch:
         return len(self.bars) + len(self.footprints) + len(self.gaps) + len(self.cursors)
 
     def __bool__(self) -> bool:
-        return len(self) > 0 or bool(self.retractions)
+        return len(self) > 0 or bool(self.retractions) or bool(self.clearances)
 
     def put_bar(self, row: BarRow, lane: int = LANE_LIVE) -> None:
         """Add a minute, or replace the waiting one if it outranks it.
@@ -100,6 +111,10 @@ class Batch:
             if second.complete and in_range and (second.symbol, second.source) == (symbol, source):
                 self.footprints[key] = replace(second, complete=False, grade=GRADE_PART)
 
+    def clear_others(self, clearance: Clearance) -> None:
+        """Have other venues' seconds deleted, after this batch's rows were written."""
+        self.clearances.append(clearance)
+
     def absorb(self, newer: Batch) -> None:
         """Become this batch followed by `newer`, as if every write had been made here in that order.
 
@@ -108,6 +123,7 @@ class Batch:
         """
         for retraction in newer.retractions:
             self.retract(retraction)
+        self.clearances += newer.clearances
         for key, bar in newer.bars.items():
             self.put_bar(bar, newer.bar_lanes[key])
         for key, second in newer.footprints.items():
@@ -124,5 +140,6 @@ class Batch:
         self.bar_lanes.clear()
         self.footprint_lanes.clear()
         self.retractions.clear()
+        self.clearances.clear()
         self.gaps.clear()
         self.cursors.clear()

@@ -117,6 +117,18 @@ class Retraction(msgspec.Struct, frozen=True):
     to_s: int
 
 
+class Clearance(msgspec.Struct, frozen=True):
+    """Seconds of [from_s, to_s] (both inclusive) that `source` now tells whole: other venues' rows there must go.
+
+    Where `source` has trades its rows replaced them; a second in which it was quiet has no row at all.
+    """
+
+    symbol: str
+    source: str
+    from_s: int
+    to_s: int
+
+
 class CursorRow(msgspec.Struct, frozen=True, gc=False):
     """How far a (service, venue, symbol) is stored: end of the last closed second, last id in it."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import astuple
 
 from common.batch import Batch
-from common.contracts import GapRow, Retraction
+from common.contracts import Clearance, GapRow, Retraction
 
 _SECONDS = "timestamptz 'epoch' + u.time * interval '1 second'"
 
@@ -217,3 +217,29 @@ SELECT owner, lane, count(*)::int AS flushes, sum(cardinality(keys))::bigint AS 
   FROM bus_outbox b GROUP BY owner, lane ORDER BY owner, lane
 """
 """Who has messages waiting, and whether somebody holds their lock; looking at a lock does not disturb its owner."""
+
+
+CLEAR_OTHERS = """
+WITH gone AS (
+  DELETE FROM footprint_1s AS t
+   USING unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS r(symbol, source, from_s, to_s)
+   WHERE t.symbol = r.symbol AND t.source <> r.source
+     AND t.time >= timestamptz 'epoch' + r.from_s * interval '1 second'
+     AND t.time <= timestamptz 'epoch' + r.to_s * interval '1 second'
+     AND t.time >= timestamptz 'epoch' + $5::bigint * interval '1 second'
+     AND t.time <= timestamptz 'epoch' + $6::bigint * interval '1 second'
+  RETURNING t.time, t.symbol, t.close, t.rev, r.source
+)
+SELECT extract(epoch FROM g.time)::bigint AS time, g.symbol, g.rev + 1 AS rev, g.source,
+       coalesce((SELECT f.close FROM footprint_1s f
+                  WHERE f.symbol = g.symbol AND f.source = g.source AND f.time < g.time
+                  ORDER BY f.time DESC LIMIT 1), g.close)::text AS close
+  FROM gone g
+"""
+"""Delete other venues' seconds; returns for each the close before it, for the message that says it was quiet."""
+
+
+def clearance_arguments(clearances: Sequence[Clearance]) -> list[object]:
+    """Parameters of CLEAR_OTHERS; the last two bound the chunks that are looked at."""
+    columns = _columns([(c.symbol, c.source, c.from_s, c.to_s) for c in clearances], 4)
+    return [*columns, min(c.from_s for c in clearances), max(c.to_s for c in clearances)]

@@ -17,8 +17,11 @@ import msgspec
 from common import statements as sql
 from common.batch import Batch, RowKey
 from common.contracts import (
+    GRADE_EXACT,
     LANE_LIVE,
+    LANE_REPAIR,
     BarRow,
+    Clearance,
     FootprintRow,
     OutgoingMessage,
     Retraction,
@@ -199,6 +202,8 @@ class Store:
                 bars[key] = (batch.bars[key], changed["rev"], batch.bar_lanes[key])
             else:
                 footprints[key] = (batch.footprints[key], changed["rev"], batch.footprint_lanes[key])
+        if batch.clearances:
+            await _clear_others(con, batch.clearances, footprints)
         if batch.gaps:
             await con.execute(sql.UPSERT_GAPS, *sql.gap_arguments(gap for _, gap in sorted(batch.gaps.items())))
         messages = self._messages(bars, footprints)
@@ -246,6 +251,18 @@ async def _retract(
         bars[record["symbol"], record["time"]] = (_row(BarRow, record), record["rev"], LANE_LIVE)
     for record in await con.fetch(sql.RETRACT_FOOTPRINTS, *arguments):
         footprints[record["symbol"], record["time"]] = (_row(FootprintRow, record), record["rev"], LANE_LIVE)
+
+
+async def _clear_others(con: Connection, clearances: list[Clearance], footprints: _Revisions[FootprintRow]) -> None:
+    """Delete seconds of a fallback venue in which the primary was quiet; whoever heard of one is told so."""
+    for r in await con.fetch(sql.CLEAR_OTHERS, *sql.clearance_arguments(clearances)):
+        close = trim_decimal(r["close"])
+        quiet = FootprintRow(
+            time=r["time"], symbol=r["symbol"], open=close, high=close, low=close, close=close,
+            buy_vol="0", sell_vol="0", buy_quote="0", sell_quote="0", n=0, first_id=None, last_id=None,
+            source=r["source"], complete=True, grade=GRADE_EXACT,
+        )  # fmt: skip
+        footprints[r["symbol"], r["time"]] = (quiet, r["rev"], LANE_REPAIR)
 
 
 def _row(kind: type[_Row], record: asyncpg.Record) -> _Row:

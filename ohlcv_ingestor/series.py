@@ -15,6 +15,7 @@ from common.contracts import (
     GRADE_PART,
     LANE_LIVE,
     LANE_REPAIR,
+    Clearance,
     CursorRow,
     GapStatus,
     Retraction,
@@ -392,10 +393,19 @@ class Series:
             if not gap.recorded and gap.status is not GapStatus.NOT_SUBSCRIBED:
                 continue
             batch.put_gap(gap_row(gap, stream.service, stream.venue, stream.symbol))
+            if gap.status is GapStatus.REPAIRED:
+                self._clear_others(gap, batch)
             if gap.retract and gap.status is not GapStatus.REPAIRED:
                 to_s = self.closed_s if gap.to_ms is None else gap.to_ms // 1000
                 batch.retract(Retraction(stream.symbol, stream.source, gap.from_ms // 1000, to_s))
                 gap.retract = False
+
+    def _clear_others(self, gap: Gap, batch: Batch) -> None:
+        """The fallback may have spoken in the gap and a little longer: what is closed is ours, up to the next gap."""
+        from_s = gap.from_ms // 1000
+        to_s = min([self.closed_s - 1, *(g.from_ms // 1000 for g in self.ids.gaps if g.from_ms >= gap.from_ms)])
+        if to_s >= from_s:
+            batch.clear_others(Clearance(self.stream.symbol, self.stream.source, from_s, to_s))
 
     def _mark_gap(self, gap: Gap) -> None:
         """Have the rows that a gap touches derived again."""

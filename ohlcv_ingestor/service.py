@@ -111,9 +111,10 @@ def relief_maker(
     settings = service.settings
     if settings.fallback == "none":
         return lambda name, outlet: None
-    rest = RestClient(settings.okx_rest_url, WeightBudget(40, window_s=2.0), RestLimits(), clock)
+    budget = WeightBudget(okx_spot.REST_LIMIT, settings.weight_share(), window_s=okx_spot.REST_WINDOW_S)
+    rest = RestClient(settings.okx_rest_url, budget, RestLimits(no_hint_pause_s=okx_spot.REST_PAUSE_S), clock)
     service.on_stop("fallback rest", rest.close)
-    attempts = AttemptBudget(settings.feed_limits().attempts_max, settings.feed_limits().attempts_window_s)
+    attempts = AttemptBudget(okx_spot.CONNECTS_MAX, okx_spot.CONNECTS_WINDOW_S)
     market = replace(okx_spot.MARKET, streams_per_connection=settings.streams_per_connection)
     limits = (settings.feed_limits(), settings.line_limits(), settings.settle_s)
 

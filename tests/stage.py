@@ -12,11 +12,12 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import asyncpg
 import httpx
 
@@ -66,7 +67,15 @@ class Stage:
         self.venue: Process | None = None
         self.port = 0
         self.history_s = 6_000
+        self._closing = AsyncExitStack()
         self.ingestors: list[Process] = []
+
+    async def close(self) -> None:
+        await self._closing.aclose()
+
+    @staticmethod
+    def decimal(value: object) -> Decimal:
+        return Decimal(str(value))
 
     # ---- processes
 
@@ -127,6 +136,21 @@ class Stage:
 
     async def count(self, sql: str, *args: object) -> int:
         return await self.con.fetchval(f"SELECT count(*) FROM {sql}", *args)
+
+    async def collect(self, pattern: str) -> list[dict[str, Any]]:
+        """Bodies of the messages under a key pattern, growing as they come."""
+        connection = await aio_pika.connect(self.rmq_url)
+        self._closing.push_async_callback(connection.close)
+        channel = await connection.channel()
+        queue = await channel.declare_queue(exclusive=True)
+        await queue.bind("trading.bus", pattern)
+        bodies: list[dict[str, Any]] = []
+
+        async def keep(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            bodies.append(json.loads(message.body, parse_float=Decimal))
+
+        await queue.consume(keep, no_ack=True)
+        return bodies
 
     async def stored_to(self, symbols: list[str], second: int) -> bool:
         cursors = await self.cursors()
@@ -248,6 +272,7 @@ async def open_stage(folder: Path, dsn: str, rmq_url: str) -> AsyncIterator[Stag
         finally:
             for process in [*stage.ingestors, *([stage.venue] if stage.venue else [])]:
                 await process.kill()
+            await stage.close()
             await con.close()
 
 
@@ -263,8 +288,6 @@ async def write_registry(stage: Stage, statuses: dict[str, str]) -> None:
 
 async def publish_symbol_events(stage: Stage, pairs: list[str]) -> None:
     """Say on the bus that these rows changed, as the registry would."""
-    import aio_pika
-
     connection = await aio_pika.connect(stage.rmq_url)
     async with connection:
         channel = await connection.channel()
