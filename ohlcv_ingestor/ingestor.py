@@ -144,13 +144,15 @@ class Ingestor:
 
     async def read(self, track: Track, on_data: Callable[[], None]) -> None:
         """Read one feed for ever; awaits nothing but its next frames."""
+        told = False
         async with contextlib.aclosing(track.feed.events()) as batches:
             async for arrivals in batches:
                 track.line.take(arrivals, self._clock.monotonic_s())
                 if track.renewing:
                     self._put_on_again(track)
                 self.hand_on()
-                if track.line.watermark_ms:
+                if not told and track.line.watermark_ms:
+                    told = True
                     on_data()
 
     async def watch_stalls(self) -> None:

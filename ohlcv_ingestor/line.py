@@ -88,13 +88,13 @@ class Line(Generic[FollowerT]):
     def take(self, arrivals: list[tuple[int, Event]], now_s: float) -> None:
         """Hand on what arrived; `now_s` is our monotonic clock."""
         series_of, lateness_ms, rare = self.series, self._limits.lateness_ms, 0
-        at, flow = -1, Flow()
+        at, flow = -1, None
         for number, event in arrivals:
             if type(event) is not Trade:
                 self._take_rare(number, event, now_s)
-                at, rare = -1, rare + 1  # its connection may be gone now
+                flow, rare = None, rare + 1  # its connection may be gone now
                 continue
-            if number != at:
+            if flow is None or number != at:
                 at, flow = number, self.flows.setdefault(number, Flow())
             series = series_of.get(event.symbol)
             if series is None:

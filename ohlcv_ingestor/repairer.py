@@ -66,7 +66,8 @@ class Repairer:
     def _jobs(self, series: Series) -> list[Gap | Series]:
         if series.young:
             return [] if series.start_second() is None else [series]
-        jobs: list[Gap | Series] = list(series.ready_gaps())
+        # Asked of every symbol many times a second, and nearly none has a gap.
+        jobs: list[Gap | Series] = list(series.ready_gaps()) if series.ids.gaps else []
         if series.silent_ms() > 1000 * self._silence_s:
             jobs.append(series)
         return jobs
