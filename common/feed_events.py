@@ -61,9 +61,11 @@ class FeedLimits(msgspec.Struct, frozen=True):
     overlap_s: float = 2.0
     # trying again
     retry_first_s: float = 0.25
-    retry_max_s: float = 30.0
+    retry_max_s: float = 8.0
     attempts_max: int = 300
     attempts_window_s: float = 300.0
+    # the reader rests this long after each read; the watermark gets as much older
+    rest_s: float = 0.005
     # sizes
     frame_bytes_max: int = 2**20
     buffer_events_max: int = 10_000
