@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.faults.actions import ACTIONS
+from tests.faults.evidence import Evidence
 from tests.faults.judge import Mismatch, judge_log, judge_tables
 from tests.faults.scenarios import LIVE_WITHIN_S, ROWS_PER_S, WHOLE_WITHIN_S, Scenario, Step
-from tests.faults.world import Evidence, World
+from tests.faults.world import World
 
 GIVE_UP_S = 60.0
 """How long is waited beyond a limit, to learn whether it is late or broken."""
@@ -123,8 +124,9 @@ def line_of(outcome: Outcome) -> str:
 
     verdict, seen = "ok" if outcome.fault is None else "BROKEN", outcome.seen
     return (
-        f"{outcome.name[:60]:<60} {verdict:<7} {number(outcome.live_s):>6} {number(outcome.whole_s):>7} {outcome.rows:>6}"
-        f" {seen.gaps:>4} {seen.revised:>5} {seen.okx:>3} {seen.outbox:>6} {seen.stall_s:>7.1f} {seen.rss_max >> 20:>4}"
+        f"{outcome.name[:60]:<60} {verdict:<7} {number(outcome.live_s):>6} {number(outcome.whole_s):>7}"
+        f" {outcome.rows:>6} {seen.gaps:>4} {seen.revised:>5} {seen.okx:>3} {seen.outbox:>6} {seen.stall_s:>7.1f}"
+        f" {seen.rss_max >> 20:>4}"
     )
 
 

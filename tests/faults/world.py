@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import re
 import signal
 import time
@@ -23,13 +22,11 @@ import psutil
 
 from ops.servers_private import PrivateServers
 from ops.services import Servers
+from tests.faults.evidence import AWAY, CALL_TIMEOUT_S, Evidence, Witness
 from tests.faults.log_tail import LogTail
 from tests.servers import fresh_database, fresh_vhost
 from tests.stage import Process, Stage, open_stage, publish_symbol_events, write_registry
 
-AWAY = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError, OSError, TimeoutError)
-SAMPLE_EVERY_S = 0.25
-CALL_TIMEOUT_S = 5.0
 BEGIN_WITHIN_S = 40.0
 
 SWITCHES = """
@@ -62,45 +59,6 @@ class Setup:
     settings: dict[str, object] = field(default_factory=dict)
 
 
-SAMPLE = """
-SELECT (SELECT coalesce(sum(cardinality(keys)), 0) FROM bus_outbox) AS outbox,
-       (SELECT max(event_time) FROM ingest_cursors) AS cursor,
-       (SELECT count(*) FROM feed_gaps WHERE updated_at >= $1) AS gaps,
-       (SELECT count(*) FROM raw_bars WHERE updated_at >= $1 AND source <> 'binance') AS okx,
-       (SELECT count(*) FROM footprint_1s WHERE updated_at >= $1 AND rev > 1) AS revised
-"""
-
-
-@dataclass
-class Evidence:
-    """What was seen while a scenario played: proof that its fault was felt at all.
-
-    `outbox`: messages that waited at once; `gaps`: ledger rows written; `okx`: minutes that the fallback venue gave;
-    `revised`: seconds written more than once; `stall_s`: the longest time without a newer cursor; `sockets`: connections
-    the venue accepted; `bad`: frames the ingestor could not read (none, if it was replaced).
-    """
-
-    began: dt.datetime = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    rss_max: int = 0
-    outbox: int = 0
-    gaps: int = 0
-    okx: int = 0
-    revised: int = 0
-    stall_s: float = 0.0
-    sockets: int = 0
-    bad: int = 0
-    cursor: dt.datetime | None = None
-    moved: float | None = None
-
-    def add(self, sample: asyncpg.Record, now: float) -> None:
-        self.outbox, self.gaps = max(self.outbox, sample["outbox"]), max(self.gaps, sample["gaps"])
-        self.okx, self.revised = max(self.okx, sample["okx"]), max(self.revised, sample["revised"])
-        if self.moved is not None:
-            self.stall_s = max(self.stall_s, now - self.moved)
-        if self.moved is None or sample["cursor"] != self.cursor:
-            self.cursor, self.moved = sample["cursor"], now
-
-
 class World:
     """One running system. `own` servers can be killed; without them the servers are the run's shared ones."""
 
@@ -111,7 +69,7 @@ class World:
         self.extra: dict[str, object] = {}
         self.tail = LogTail(stage.rmq_url)
         self.rss_base = 0
-        self.seen = Evidence()
+        self.witness = Witness(stage.dsn, self.rss)
         self._before = (0, 0)
         self.first_s: dict[str, int] = {}
         self.judged_s = 0
@@ -129,7 +87,7 @@ class World:
         await self.execute(SWITCHES)
         await write_registry(self.stage, dict.fromkeys(self.symbols, "ACTIVE"))
         await self.execute("UPDATE coin_registry SET okx_inst_id = symbol || '-USDT'")
-        self._tasks = [asyncio.create_task(self._sample()), asyncio.create_task(self.tail.run())]
+        self._tasks = [asyncio.create_task(self.witness.run()), asyncio.create_task(self.tail.run())]
         await self.start_ingestor()
         begun_s = await self.venue_s()
         await self.reach(lambda: self.is_whole(begun_s + 2 * self.setup.speed), BEGIN_WITHIN_S, "the first start")
@@ -276,30 +234,25 @@ class World:
             ):
                 lines.append(f"{row['symbol']} cursor {row['s'] - venue_s:+d} s")
             for row in await self.fetch(
-                "SELECT symbol, reason, status, from_id, to_id, tries, missing::text FROM feed_gaps WHERE status = 'open'"
+                "SELECT symbol, reason, from_id, to_id, tries, missing::text FROM feed_gaps WHERE status = 'open'"
             ):
-                lines.append(f"gap {tuple(row)}")
+                lines.append(f"open gap {tuple(row)}")
             lines.append(f"outbox {(await self.fetch('SELECT count(*) FROM bus_outbox'))[0][0]}")
         except AWAY as error:
             lines.append(f"database: {error!r}")
         log = self.ingestor.tail(12) if self.ingestor else ""
         return "; ".join(lines) + "\n" + log
 
-    # ---- memory
+    # ---- evidence
 
-    def rss(self) -> int:
-        """Resident bytes of the ingestor now, 0 when there is none."""
-        process = self.ingestor.process if self.ingestor else None
-        try:
-            return psutil.Process(process.pid).memory_info().rss if process else 0
-        except psutil.NoSuchProcess:
-            return 0
+    @property
+    def seen(self) -> Evidence:
+        return self.witness.seen
 
     async def note(self) -> None:
         """Begin to collect evidence anew."""
-        began = (await self.fetch("SELECT now() AS t"))[0]["t"]
         self._before = await self._counts()
-        self.seen = Evidence(began, self.rss(), moved=time.monotonic())
+        self.witness.begin((await self.fetch("SELECT now() AS t"))[0]["t"])
 
     async def conclude(self) -> None:
         """Complete the evidence with what only counters tell."""
@@ -311,18 +264,13 @@ class World:
         bad = sum(float(n) for n in re.findall(r"^trading_bus_feed_bad_frames_total\{.*\} (\S+)$", text or "", re.M))
         return (await self.stage.oracle("status"))["connections_accepted"], round(bad)
 
-    async def _sample(self) -> None:
-        con: asyncpg.Connection | None = None
-        while True:
-            self.seen.rss_max = max(self.seen.rss_max, self.rss())
-            try:
-                if con is None or con.is_closed():
-                    con = await asyncpg.connect(self.stage.dsn, timeout=CALL_TIMEOUT_S)
-                self.seen.add(await con.fetchrow(SAMPLE, self.seen.began, timeout=CALL_TIMEOUT_S), time.monotonic())
-            except AWAY:
-                if con is not None:
-                    con.terminate()
-            await asyncio.sleep(SAMPLE_EVERY_S)
+    def rss(self) -> int:
+        """Resident bytes of the ingestor now, 0 when there is none."""
+        process = self.ingestor.process if self.ingestor else None
+        try:
+            return psutil.Process(process.pid).memory_info().rss if process else 0
+        except psutil.NoSuchProcess:
+            return 0
 
 
 @asynccontextmanager
