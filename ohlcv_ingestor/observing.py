@@ -9,7 +9,8 @@ from common.outbox import Outbox
 from common.publisher import AmqpPublisher
 from common.rest import WeightBudget
 from common.service import Service
-from ohlcv_ingestor.ingestor import Ingestor, Track
+from ohlcv_ingestor.failover import Speaker
+from ohlcv_ingestor.ingestor import VENUE, Ingestor, Track
 from ohlcv_ingestor.repairer import Repairer
 from ohlcv_ingestor.settings import OhlcvSettings
 from ohlcv_ingestor.writer import Writer
@@ -39,11 +40,10 @@ def watch_health_of(
     service: Service[OhlcvSettings], clock: Clock, ingestor: Ingestor, writer: Writer, outbox: Outbox
 ) -> None:
     """Answer from ages: of each feed's data, of each watermark, of rows and messages that wait."""
-    stale_s = service.settings.stale_after_s
 
     def feeds() -> list[Check]:
         now_s = clock.monotonic_s()
-        return [_feed_check(track, now_s, stale_s) for track in ingestor.tracks]
+        return [_feed_check(track, now_s, service.settings) for track in ingestor.tracks]
 
     def symbols() -> Check:
         return Check("symbols", bool(ingestor.tracks), {"followed": sum(len(t.symbols) for t in ingestor.tracks)})
@@ -60,8 +60,9 @@ def watch_health_of(
     service.health.add_probe("publishing", publishing)
 
 
-def _feed_check(track: Track, now_s: float, stale_s: float) -> Check:
-    line = track.line
+def _feed_check(track: Track, now_s: float, settings: OhlcvSettings) -> Check:
+    """A feed is healthy while the primary delivers: that the fallback speaks meanwhile is told, and is no health."""
+    line, stale_s = track.line, settings.stale_after_s
     ages = {
         symbol: round((line.watermark_ms - series.last_ms) / 1000, 1)
         for symbol, series in line.series.items()
@@ -71,10 +72,27 @@ def _feed_check(track: Track, now_s: float, stale_s: float) -> Check:
     return Check(
         track.feed.name,
         age_s <= stale_s and not line.blind(now_s),
-        {"watermark_ms": line.watermark_ms, "watermark_age_s": round(now_s - line.moved_s, 1), "trade_age_s": ages},
+        {
+            "watermark_ms": line.watermark_ms,
+            "watermark_age_s": round(now_s - line.moved_s, 1),
+            "trade_age_s": ages,
+            "speaker": settings.fallback if _is_relieved(track) else VENUE,
+            "failovers": _count_failovers(track),
+            "relieved": len(track.relief.relieved(now_s)) if track.relief is not None else 0,
+        },
         age_s,
         stale_s,
     )
+
+
+def _is_relieved(track: Track) -> bool:
+    """Is the fallback asked to speak for this feed's symbols?"""
+    return track.relief is not None and track.relief.failover.speaker is Speaker.FALLBACK
+
+
+def _count_failovers(track: Track) -> int:
+    """How often the speaker changed from the primary to the fallback; the changes alternate."""
+    return 0 if track.relief is None else (track.relief.failover.changes + 1) // 2
 
 
 def _watch_feeds(service: Service[OhlcvSettings], clock: Clock, ingestor: Ingestor) -> None:
@@ -90,6 +108,20 @@ def _watch_feeds(service: Service[OhlcvSettings], clock: Clock, ingestor: Ingest
     watch_gauge(
         registry, "trading_bus_feed_data_age_seconds", "Our time since a data frame arrived.",
         lambda: {t.feed.name: t.feed.data_age_s() for t in ingestor.tracks}, ("feed",),
+    )  # fmt: skip
+    watch_gauge(
+        registry, "trading_bus_fallback_speaking", "1 while the fallback venue is asked to speak for a feed.",
+        lambda: {t.feed.name: float(_is_relieved(t)) for t in ingestor.tracks}, ("feed",),
+    )  # fmt: skip
+    watch_gauge(
+        registry, "trading_bus_fallback_symbols", "Symbols that the fallback venue speaks for now.",
+        lambda: {
+            t.feed.name: float(len(t.relief.relieved(clock.monotonic_s()))) for t in ingestor.tracks if t.relief
+        }, ("feed",),
+    )  # fmt: skip
+    watch_counter(
+        registry, "trading_bus_failovers_total", "Changes of speaker from the primary to the fallback venue.",
+        lambda: {t.feed.name: float(_count_failovers(t)) for t in ingestor.tracks}, ("feed",),
     )  # fmt: skip
     for name, attribute, text in (
         ("trading_bus_feed_frames_total", "frames_total", "Frames received."),

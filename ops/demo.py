@@ -34,11 +34,13 @@ _SECONDS = click.option(
 @click.command(epilog="\b\nExamples:\n  trading-bus demo\n  DEMO_SECONDS=90 trading-bus demo")
 @_SECONDS
 def demo(seconds: float | None) -> None:
-    """Run everything against a loopback venue, cut it once, and check every row.
+    """Run everything against loopback venues, cut the primary, and check every row.
 
-    The venue's market is made up. After about 20 s it cuts all connections for 6 s, so that a gap, its repair and
-    revised bars can be seen. At the end all that is stored is compared with the venue's own recount: exit code 0 only
-    if it is equal. Works in a database and a vhost of its own (trading_bus_demo), which each start empties.
+    The markets are made up. After about 15 s the primary venue cuts all connections for 6 s, so that a gap, its repair
+    and revised bars can be seen; after about a minute for 20 s, so that the fallback venue speaks and its bars are
+    replaced (only if the demo lasts 84 s or more). At the end all that is stored is compared with the venue's own
+    recount: exit code 0 only if it is equal. Works in a database and a vhost of its own (trading_bus_demo), which each
+    start empties.
     """
     sys.exit(_play(Plan(DEMO_SYMBOLS, loopback=True, seconds=seconds)))
 

@@ -12,7 +12,7 @@ from common.contracts import GapStatus, format_time, price_key
 from common.numbers import trim_decimal
 from common.postgres import Connection, named_errors
 from ops.compare import Difference, Fields, compare_tables, list_lines
-from ops.demo_picture import Picture
+from ops.demo_picture import PRIMARY, Picture
 
 BAR_FIELDS = ("o", "h", "l", "c", "v", "n", "quote_vol", "buy_vol", "buy_quote_vol")
 SECOND_FIELDS = (
@@ -54,6 +54,9 @@ class Verdict(msgspec.Struct):
     trades_pending: int = 0
     rows: int = 0
     unannounced: int = 0
+    fallback_bars: int = 0
+    fallback_seconds: int = 0
+    """Rows of another venue than the primary that still stand."""
     differences: list[Difference] = msgspec.field(default_factory=lambda: list[Difference]())
 
     def add(self, symbol: str, ours: Stored, theirs: Recounted, start_s: int, may_lack: bool) -> None:
@@ -97,10 +100,6 @@ class Verdict(msgspec.Struct):
         """Streamed trades that are neither stored nor pending."""
         return self.trades_sent - self.trades_stored - self.trades_pending
 
-    def is_good(self) -> bool:
-        """Whether nothing at all is wrong."""
-        return not (self.differences or self.unannounced or self.trades_lost) and self.backfilled[1] > 0
-
 
 def _without_lost_ids(ours: Mapping[int, Fields], theirs: Mapping[int, Fields]) -> dict[int, Fields]:
     """A second settled by a candle has no ids, so there are none to compare."""
@@ -128,6 +127,14 @@ async def read_stored(con: Connection, symbol: str) -> Stored:
         cursor["s"] if cursor else 0,
         cursor["last_id"] if cursor else 0,
     )
+
+
+async def count_fallback_rows(con: Connection) -> tuple[int, int]:
+    """Bars and seconds that are not the primary's; raises TryLater."""
+    with named_errors():
+        bars = await con.fetchval("SELECT count(*) FROM raw_bars WHERE source <> $1", PRIMARY)
+        seconds = await con.fetchval("SELECT count(*) FROM footprint_1s WHERE source <> $1", PRIMARY)
+    return bars, seconds
 
 
 async def ask_venue(
@@ -158,8 +165,10 @@ def summarize(picture: Picture, verdict: Verdict | None) -> list[str]:
     repeated = f"; {picture.repeated} repeated" if picture.tells_repeats else ""
     revised = sum(symbol.revised for symbol in picture.symbols.values())
     messages = f"{kinds}; bars revised {revised}{repeated}"
+    failover = f"{picture.failovers} seen, {len(picture.fallback_bars)} bars told by the fallback"
     if verdict is None:
-        return [f"gaps      {gaps}", f"messages  {messages}"]
+        return [f"gaps      {gaps}", f"messages  {messages}", f"failover  {failover}"]
+    failover += f", {verdict.fallback_bars} bars and {verdict.fallback_seconds} seconds of it remain"
     accounted = verdict.trades_stored + verdict.trades_pending
     if verdict.rows:
         messages += f"; {verdict.rows - verdict.unannounced:,} of {verdict.rows:,} stored rows announced"
@@ -172,6 +181,7 @@ def summarize(picture: Picture, verdict: Verdict | None) -> list[str]:
         f"({verdict.trades_stored:,} stored, {verdict.trades_pending:,} in seconds still open)",
         f"gaps      {gaps}",
         f"messages  {messages}",
+        f"failover  {failover}",
         f"seconds   {verdict.seconds[0]:,} of {verdict.seconds[1]:,} closed seconds equal the venue's",
         f"bars      {s + b:,} of {s_all + b_all:,} closed bars equal the venue's ({parts})",
     ]
@@ -184,6 +194,8 @@ def name_faults(picture: Picture, verdict: Verdict) -> Iterable[str]:
         yield f"{verdict.trades_lost} streamed trades are in no stored second"
     if verdict.unannounced:
         yield f"{verdict.unannounced} stored rows were never announced on the bus"
+    if remaining := verdict.fallback_bars + verdict.fallback_seconds:
+        yield f"{remaining} rows of the fallback venue were never replaced"
     if picture.unreadable:
         yield f"{picture.unreadable} messages could not be read"
     if not verdict.backfilled[1]:

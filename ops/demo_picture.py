@@ -11,7 +11,11 @@ import msgspec
 
 from common.contracts import BarMessage, BeatMessage, FootprintMessage, GapStatus, format_time
 from common.errors import BadInput
+from common.health import Report
+from common.venues.binance_spot import MARKET
 
+PRIMARY = MARKET.source
+"""Whose rows stay; what another venue told is replaced when the primary is back."""
 RATE_WINDOW_S = 10
 EVENTS_MAX = 200
 IDS_MAX = 300_000
@@ -29,6 +33,7 @@ class SymbolPicture:
 
     def __init__(self) -> None:
         self.price: Decimal | None = None
+        self.speaker = ""
         self.bar: BarMessage | None = None
         self.heard_to_s = 0
         self.cursor_s = 0
@@ -48,6 +53,13 @@ class SymbolPicture:
         """Trades per second over the last whole seconds."""
         low = now_s - RATE_WINDOW_S
         return sum(n for second, n in self._counts.items() if second >= low) / RATE_WINDOW_S
+
+
+class Speech(msgspec.Struct, frozen=True):
+    """Which venue speaks for a feed, and how often the fallback had to."""
+
+    speaker: str
+    failovers: int
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -74,6 +86,9 @@ class Picture:
         self.ids_max = ids_max
         self.outbox = 0
         self.gaps: dict[tuple[str, int], Gap] = {}
+        self.speeches: dict[str, Speech] = {}
+        self.fallback_bars: set[tuple[str, int]] = set()
+        """(symbol, minute) of every bar that was told by another venue than the primary."""
         self.state = "starting"
         self.events: deque[tuple[int, str]] = deque(maxlen=EVENTS_MAX)
         self._told: Callable[[int, str], None] | None = None
@@ -113,20 +128,48 @@ class Picture:
     def _see(self, now_s: float, symbol: SymbolPicture, message: BarMessage | FootprintMessage | BeatMessage) -> None:
         second = int(message.time.timestamp())
         if isinstance(message, BarMessage):
-            if symbol.bar is None or message.time >= symbol.bar.time:
-                symbol.bar = message
-                symbol.price = message.c if second + 60 >= symbol.heard_to_s else symbol.price
-            if message.rev > 1:
-                symbol.revised += 1
-                whole = "complete" if message.complete else "not complete"
-                self.note(now_s, f"{message.symbol}: bar of {clock_text(second)} revised (rev {message.rev}, {whole})")
+            self._see_bar(now_s, symbol, message, second)
             return
         if isinstance(message, FootprintMessage):
             symbol.count_second(second, message.n)
+            symbol.speaker = message.source if second + 1 >= symbol.heard_to_s else symbol.speaker
         elif not message.live:
             return
         if second + 1 >= symbol.heard_to_s:
             symbol.heard_to_s, symbol.price = second + 1, message.close
+
+    def _see_bar(self, now_s: float, symbol: SymbolPicture, bar: BarMessage, second: int) -> None:
+        if symbol.bar is None or bar.time >= symbol.bar.time:
+            symbol.bar = bar
+            symbol.price = bar.c if second + 60 >= symbol.heard_to_s else symbol.price
+        whole = "complete" if bar.complete else "not complete"
+        name = f"{bar.symbol}: bar of {clock_text(second)}"
+        if bar.source != PRIMARY:
+            self.fallback_bars.add((bar.symbol, second))
+            self.note(now_s, f"{name} told by {bar.source} (rev {bar.rev}, {whole})")
+        elif bar.rev > 1:
+            replacing = ", replaces the fallback's" if (bar.symbol, second) in self.fallback_bars else ""
+            self.note(now_s, f"{name} revised (rev {bar.rev}, {whole}){replacing}")
+        symbol.revised += bar.rev > 1
+
+    def see_speeches(self, now_s: float, speeches: Mapping[str, Speech]) -> None:
+        """Take in who speaks for each feed now."""
+        for feed, speech in speeches.items():
+            before = self.speeches.get(feed)
+            if (before.speaker if before else PRIMARY) != speech.speaker:
+                again = " again" if speech.speaker == PRIMARY else ": the primary delivers nothing"
+                self.note(now_s, f"{feed}: {speech.speaker} speaks{again}")
+        self.speeches.update(speeches)
+
+    @property
+    def speaker(self) -> str:
+        """Who speaks: one venue, or several where feeds differ."""
+        return "/".join(sorted({speech.speaker for speech in self.speeches.values()})) or "none"
+
+    @property
+    def failovers(self) -> int:
+        """How often the fallback had to speak, all feeds."""
+        return sum(speech.failovers for speech in self.speeches.values())
 
     def see_gaps(self, now_s: float, gaps: Iterable[Gap]) -> None:
         """Take in the ledger as it stands now."""
@@ -152,6 +195,11 @@ class Picture:
         return sum(not statuses or gap.status in statuses for gap in self.gaps.values())
 
 
+def speeches_of(report: Report) -> dict[str, Speech]:
+    """Who speaks for each feed, as the ingestor tells it."""
+    return {check.name: msgspec.convert(check.detail, Speech) for check in report.checks if "speaker" in check.detail}
+
+
 def gap_of(record: Mapping[str, Any]) -> Gap:
     """A ledger row as it came from the database."""
     return msgspec.convert(record, Gap)
@@ -160,23 +208,6 @@ def gap_of(record: Mapping[str, Any]) -> Gap:
 def clock_text(second: int) -> str:
     """Time of day of a venue second, UTC."""
     return format_time(second)[11:19]
-
-
-def plan_start(now_ms: int, cut_after_s: float, cut_for_s: float) -> int:
-    """Venue time (ms) to start at, at most a minute ago: a minute then ends in the middle of the cut.
-
-    So the viewer sees a bar closed without its last trades, and its revision once they are back.
-    """
-    ends_ms = now_ms + round(1000 * (cut_after_s + cut_for_s / 2))
-    return now_ms - ends_ms % 60_000
-
-
-def plan_cut(began_ms: int, cut_after_s: float, cut_for_s: float) -> int:
-    """Venue time (ms) of the cut: around the end of a minute if one is near, else as planned."""
-    planned_ms = began_ms + round(1000 * cut_after_s)
-    half_ms = round(500 * cut_for_s)
-    aligned_ms = round((planned_ms + half_ms) / 60_000) * 60_000 - half_ms
-    return aligned_ms if abs(aligned_ms - planned_ms) <= 8_000 else planned_ms
 
 
 def _describe_end(gap: Gap) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
+from collections import deque
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -13,32 +13,36 @@ import msgspec
 from common.clock import Clock
 from common.contracts import GapStatus
 from common.postgres import Connection, connect
+from ops.demo_cuts import Cut, choose_cuts, plan_cut, plan_start
 from ops.demo_ground import register_symbols
-from ops.demo_judge import Verdict, ask_venue, name_faults, read_stored, summarize
-from ops.demo_picture import IDS_MAX, Picture, plan_cut, plan_start
+from ops.demo_judge import Verdict, ask_venue, count_fallback_rows, name_faults, read_stored, summarize
+from ops.demo_picture import IDS_MAX, PRIMARY, Picture, speeches_of
 from ops.demo_processes import Child, Http, start_ingestor, start_venue
 from ops.demo_view import View, open_view
 from ops.demo_watch import LOG_BYTES_MAX, POLL_S, Listener, look_at_tables
 from ops.services import Servers
 
 BACKFILL_MINUTES = 100
-CUT_AFTER_S, CUT_FOR_S = 20.0, 6.0
 SETTLE_TIMEOUT_S = 20.0
 SETTLED_AGE_S = 4.0
 QUIET_S, QUIET_TIMEOUT_S = 1.0, 10.0
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A demo (loopback venue, judged at the end) or a run against the live venues; without `seconds` until stopped."""
+    """A demo (loopback venue, judged at the end) or a run against the live venues; without `seconds` until stopped.
+
+    A demo has the cuts that fit, unless others are given.
+    """
 
     symbols: tuple[str, ...]
     loopback: bool
     seconds: float | None = None
+    given_cuts: tuple[Cut, ...] = ()
 
     @property
-    def cut_after_s(self) -> float:
-        """When the venue is cut; earlier in a short demo."""
-        return CUT_AFTER_S if self.seconds is None else min(CUT_AFTER_S, self.seconds / 3)
+    def cuts(self) -> tuple[Cut, ...]:
+        """When the primary is cut, in order; there is always one."""
+        return self.given_cuts or choose_cuts(self.seconds)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -61,7 +65,8 @@ class Play:
         self._since_s = self._clock.wall_ms() / 1000
         self._venue: Child | None = None
         self._ingestor: Child | None = None
-        self._cut_ms = math.inf
+        self._cuts = deque[tuple[int, Cut]]()
+        self._cut_until_s = 0.0
         self._start_s = 0
         self._began_s = 0.0
         self._faults: list[str] = []
@@ -98,7 +103,7 @@ class Play:
     # ---- prepare
 
     async def _open_venue(self, stack: AsyncExitStack, con: Connection) -> None:
-        start_ms = plan_start(self._clock.wall_ms(), self._plan.cut_after_s, CUT_FOR_S)
+        start_ms = plan_start(self._clock.wall_ms(), self._plan.cuts[0])
         venue = self._venue = await start_venue(self._folder, self._plan.symbols, start_ms)
         stack.push_async_callback(venue.stop)
         told = await self._http.get(venue, "/_oracle/status")
@@ -120,7 +125,7 @@ class Play:
             where = f"127.0.0.1:{self._venue.port}"
             env |= {"AGG_WS_URL": f"ws://{where}/stream", "BINANCE_REST_URL": f"http://{where}"}
             env |= {"BACKFILL_MINUTES": str(BACKFILL_MINUTES), "BUS_LOG_MAX_BYTES": str(LOG_BYTES_MAX)}
-            env |= {"FALLBACK": "none"}
+            env |= {"OKX_WS_URL": f"ws://{where}/ws/v5/public", "OKX_REST_URL": f"http://{where}", "FALLBACK": "okx"}
         self._start_s = int(self._now_s())
         self._ingestor = await start_ingestor(self._folder, env, clean=self._venue is not None)
         stack.push_async_callback(self._ingestor.stop)
@@ -137,34 +142,35 @@ class Play:
         plan = self._plan
         self._began_s = self._clock.monotonic_s()
         if self._venue is not None:
-            self._cut_ms = plan_cut(self._clock.wall_ms(), plan.cut_after_s, CUT_FOR_S)
-        cut = False
+            began_ms = self._clock.wall_ms()
+            self._cuts.extend((plan_cut(began_ms, cut), cut) for cut in plan.cuts)
         while not self._finish.is_set() and not self._has_died():
             if plan.seconds is not None and self._passed_s() >= plan.seconds:
                 break
-            if not cut and self._clock.wall_ms() >= self._cut_ms:
-                cut = True
-                await self._cut_venue()
+            if self._cuts and self._clock.wall_ms() >= self._cuts[0][0]:
+                await self._cut_venue(self._cuts.popleft()[1])
             await self._look(con, listener)
             view.show(self._picture, self._now_s(), self._passed_s())
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._finish.wait()
-        if not cut:
-            self._cut_ms = math.inf
 
-    async def _cut_venue(self) -> None:
+    async def _cut_venue(self, cut: Cut) -> None:
         assert self._venue is not None
-        await self._http.post(self._venue, "/_fault", {"kind": "cut", "for_s": CUT_FOR_S})
-        self._picture.note(self._now_s(), f"venue: every connection cut, none accepted for {CUT_FOR_S:g} s")
+        await self._http.post(self._venue, "/_fault", {"kind": "cut", "for_s": cut.for_s})
+        self._cut_until_s = self._now_s() + cut.for_s
+        self._picture.note(self._now_s(), f"{PRIMARY}: every connection cut, none accepted for {cut.for_s:g} s")
 
     async def _look(self, con: Connection, listener: Listener) -> None:
         assert self._ingestor is not None
         listener.check()
         await look_at_tables(con, self._picture, self._now_s(), self._since_s)
-        ready = await self._http.status(self._ingestor, "/readyz") == 200
-        healthy = await self._http.status(self._ingestor, "/healthz") == 200
-        state = ("ready" if healthy else "unhealthy") if ready else "not ready"
+        report = await self._http.ask_health(self._ingestor)
+        state = "not ready"
+        if report is not None:
+            self._picture.see_speeches(self._now_s(), speeches_of(report))
+            if report.ready:
+                state = "ready" if report.healthy else "unhealthy"
         if state != self._picture.state:
             self._picture.state = state
             self._picture.note(self._now_s(), f"ingestor: {state}")
@@ -176,9 +182,12 @@ class Play:
     # ---- end
 
     async def _settle(self, con: Connection, listener: Listener, view: View) -> None:
-        """Wait until the cut is over, repairs are done and the outbox is empty; at most SETTLE_TIMEOUT_S."""
+        """End a cut, wait until repairs are done and the outbox is empty; at most SETTLE_TIMEOUT_S."""
         if self._venue is None or self._has_died():
             return
+        if self._now_s() < self._cut_until_s:
+            await self._http.post(self._venue, "/_fault", {"kind": "clear"})
+            self._cut_until_s = self._now_s()
         self._picture.note(self._now_s(), "ending: waiting for repairs and the outbox")
         end_s = self._clock.monotonic_s() + SETTLE_TIMEOUT_S
         while not self._is_settled() and not self._has_died():
@@ -191,10 +200,11 @@ class Play:
 
     def _is_settled(self) -> bool:
         picture, now_s = self._picture, self._now_s()
-        in_cut = self._cut_ms / 1000 <= now_s < self._cut_ms / 1000 + CUT_FOR_S + SETTLED_AGE_S
         newest_s = max(symbol.cursor_s for symbol in picture.symbols.values())
-        is_live = now_s - newest_s < SETTLED_AGE_S
-        return is_live and not in_cut and not picture.outbox and not picture.count_gaps(GapStatus.OPEN)
+        is_live = now_s - newest_s < SETTLED_AGE_S and picture.speaker == PRIMARY
+        # Right after a cut the cursors are still young, and no gap is known yet.
+        is_past_cut = now_s >= self._cut_until_s + SETTLED_AGE_S
+        return is_live and is_past_cut and not picture.outbox and not picture.count_gaps(GapStatus.OPEN)
 
     async def _end_ingestor(self) -> None:
         assert self._ingestor is not None
@@ -237,4 +247,5 @@ class Play:
             verdict.add(symbol, ours, theirs, self._start_s, may_lack)
             if listener.joins == 1 and self._picture.tells_repeats:
                 verdict.count_unannounced(symbol, ours, self._picture.ids)
+        verdict.fallback_bars, verdict.fallback_seconds = await count_fallback_rows(con)
         return verdict

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from common.errors import TryLater
+from common.health import Report
 from ohlcv_ingestor.settings import OhlcvSettings
 from ops.server_process import ServerProcess, start_process
 from ops.server_state import REPOSITORY
@@ -56,7 +57,10 @@ class Child(msgspec.Struct, frozen=True):
 
 
 async def start_venue(folder: Path, symbols: Sequence[str], start_ms: int) -> Child:
-    """Start the sandbox at this venue time; every last symbol is a quiet one. Raises TryLater when it does not come."""
+    """Start the sandbox with both venues at this venue time; every last symbol is a quiet one.
+
+    Raises TryLater when it does not come.
+    """
     ready = folder / "venue.json"
     flags = {
         "--ready-file": ready,
@@ -69,7 +73,7 @@ async def start_venue(folder: Path, symbols: Sequence[str], start_ms: int) -> Ch
         "--start": start_ms,
     }
     words = [str(word) for pair in flags.items() for word in pair]
-    return await _start("venue", ["sandbox", *words], folder, ready, {})
+    return await _start("venue", ["sandbox", "--okx", *words], folder, ready, {})
 
 
 async def start_ingestor(folder: Path, env: Mapping[str, str], clean: bool) -> Child:
@@ -132,11 +136,12 @@ class Http:
         """POST some JSON; raises TryLater like `get`."""
         await self._call("POST", child, path, json=body)
 
-    async def status(self, child: Child, path: str) -> int | None:
-        """Status code of a GET, None when nobody answers."""
+    async def ask_health(self, child: Child) -> Report | None:
+        """What a service says of itself, None when nobody answers."""
         try:
-            return (await self._client.get(f"http://127.0.0.1:{child.port}{path}")).status_code
-        except httpx.HTTPError:
+            answer = await self._client.get(f"http://127.0.0.1:{child.port}/healthz")
+            return msgspec.json.decode(answer.content, type=Report)
+        except (httpx.HTTPError, msgspec.DecodeError):
             return None
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.contracts import GapStatus
-from ops.demo_picture import Picture, SymbolPicture, clock_text
+from ops.demo_picture import PRIMARY, Picture, SymbolPicture, clock_text
 
 LINE_EVERY_S = 5.0
 EVENTS_SHOWN = 10
@@ -76,7 +76,7 @@ def status_line(picture: Picture, now_s: float) -> str:
     opened, repaired = picture.count_gaps(), picture.count_gaps(GapStatus.REPAIRED)
     age = f"oldest {max(ages):.1f} s" if ages else "no data yet"
     return (
-        f"{picture.state} | {rate:.1f} trades/s, {age} | messages {messages} | "
+        f"{picture.state} | speaker: {picture.speaker} | {rate:.1f} trades/s, {age} | messages {messages} | "
         f"gaps {opened}, repaired {repaired} | outbox {picture.outbox}"
     )
 
@@ -84,9 +84,9 @@ def status_line(picture: Picture, now_s: float) -> str:
 def draw_table(picture: Picture, now_s: float) -> Table:
     """One row a symbol."""
     table = Table("symbol", box=None, pad_edge=False)
-    for name in ("price", "trades/s", "age s", "lag s", "last bar", "c", "v", "n"):
+    for name in ("speaker", "price", "trades/s", "age s", "lag s", "last bar", "c", "v", "n"):
         table.add_column(name, justify="right")
-    for name in ("whole", "revised", "gaps", "repaired", "messages"):
+    for name in ("whole", "source", "revised", "gaps", "repaired", "messages"):
         table.add_column(name, justify="right")
     for name, symbol in picture.symbols.items():
         table.add_row(name, *_cells(symbol, now_s))
@@ -97,11 +97,17 @@ def _cells(symbol: SymbolPicture, now_s: float) -> list[str | Text]:
     bar = symbol.bar
     age = f"{now_s - symbol.heard_to_s:.1f}" if symbol.heard_to_s else "-"
     lag = f"{now_s - symbol.cursor_s:.1f}" if symbol.cursor_s else "-"
-    closed: list[str | Text] = ["-", "-", "-", "-", "-"]
+    closed: list[str | Text] = ["-", "-", "-", "-", "-", "-"]
     if bar is not None:
         whole = Text("yes", style="green") if bar.complete else Text("no", style="yellow")
-        closed = [bar.time.strftime("%H:%M"), f"{bar.c:f}", f"{bar.v:f}", str(bar.n), whole]
+        trades = "-" if bar.n is None else str(bar.n)
+        source = _venue(bar.source)
+        closed = [bar.time.strftime("%H:%M"), f"{bar.c:f}", f"{bar.v:f}", trades, whole, source]
     price = "-" if symbol.price is None else f"{symbol.price:f}"
     gaps = Text(str(symbol.gaps_open), style="red" if symbol.gaps_open else "")
     counts = [str(symbol.revised), gaps, str(symbol.gaps_repaired), str(symbol.messages)]
-    return [price, f"{symbol.rate(now_s):.1f}", age, lag, *closed, *counts]
+    return [_venue(symbol.speaker or "-"), price, f"{symbol.rate(now_s):.1f}", age, lag, *closed, *counts]
+
+
+def _venue(name: str) -> Text:
+    return Text(name, style="" if name in (PRIMARY, "-") else "yellow")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from common.contracts import GapStatus, bar_message, beat_message, footprint_message
 from common.errors import BadInput
+from common.health import Check, Phase, Report
+from ops.demo_cuts import LONG, SHORT, choose_cuts, plan_cut, plan_start
 from ops.demo_judge import BAR_FIELDS, SECOND_FIELDS, Recounted, Stored, Verdict, name_faults, summarize
-from ops.demo_picture import Gap, Picture, gap_of, plan_cut, plan_start
+from ops.demo_picture import Gap, Picture, gap_of, speeches_of
 from ops.demo_view import draw_table, status_line
 from tests.rows import T0, make_bar, make_second
 
@@ -207,15 +210,67 @@ def test_a_gap_without_trades_is_not_told_as_ids() -> None:
     assert picture.events[-1][1] == "BTCUSDT: gap closed: nothing had been traded in it"
 
 
+def test_a_demo_has_the_cuts_that_fit() -> None:
+    assert choose_cuts(None) == choose_cuts(84) == (SHORT, LONG)
+    assert [cut.after_s for cut in choose_cuts(83)] == [SHORT.after_s]
+    assert [cut.after_s for cut in choose_cuts(24)] == [8.0]
+
+
 @pytest.mark.parametrize("now_ms", [1_790_000_000_000 + 7_777 * i for i in range(12)])
-def test_a_minute_ends_within_the_cut(now_ms: int) -> None:
-    start_ms = plan_start(now_ms, 20.0, 6.0)
+def test_minutes_end_within_the_cuts(now_ms: int) -> None:
+    start_ms = plan_start(now_ms, SHORT)
     assert now_ms - 60_000 < start_ms <= now_ms
-    for late_ms in (0, 900, 3_000):  # from the venue's start to the ingestor's
-        cut_ms = plan_cut(start_ms + late_ms, 20.0, 6.0)
-        assert (cut_ms + 3_000) % 60_000 == 0
-        assert abs(cut_ms - (start_ms + late_ms) - 20_000) <= 3_000
+    for late_ms in (0, 900, 3_000, 7_000):  # from the venue's start to the ingestor's
+        first_ms, second_ms = plan_cut(start_ms + late_ms, SHORT), plan_cut(start_ms + late_ms, LONG)
+        assert first_ms == start_ms + 15_000 and (first_ms + 2_000) % 60_000 == 0
+        assert second_ms == start_ms + 64_000 and (second_ms + 13_000) % 60_000 == 0
 
 
-def test_a_cut_is_not_moved_far() -> None:
-    assert plan_cut(1_790_000_040_000, 20.0, 6.0) == 1_790_000_060_000
+@pytest.mark.parametrize("late_ms", range(0, 60_000, 5_000))
+def test_a_late_start_keeps_the_cuts_apart(late_ms: int) -> None:
+    began_ms = plan_start(1_790_000_000_000, SHORT) + late_ms
+    first_ms, second_ms = plan_cut(began_ms, SHORT), plan_cut(began_ms, LONG)
+    assert abs(first_ms - began_ms - 15_000) <= 8_000 and (second_ms + 13_000) % 60_000 == 0
+    assert second_ms - first_ms >= 6_000 + 10_000
+
+
+def see_speaker(picture: Picture, speaker: str, failovers: int) -> None:
+    detail = {"speaker": speaker, "failovers": failovers, "watermark_ms": 1}
+    checks = (Check("symbols", True), Check("ohlcv-0", speaker == "binance", detail))
+    picture.see_speeches(T0, speeches_of(Report("ohlcv", Phase.SERVING, True, True, checks)))
+
+
+def test_a_change_of_speaker_is_told_once() -> None:
+    picture = Picture([SYMBOL])
+    assert picture.speaker == "none"
+    for speaker, failovers in (("binance", 0), ("okx", 1), ("okx", 1), ("binance", 1)):
+        see_speaker(picture, speaker, failovers)
+        assert f"speaker: {speaker} |" in status_line(picture, T0)
+    assert [text for _, text in picture.events] == [
+        "ohlcv-0: okx speaks: the primary delivers nothing",
+        "ohlcv-0: binance speaks again",
+    ]
+    assert picture.failovers == 1
+
+
+def test_bars_of_the_fallback_are_counted_once_and_their_end_is_told() -> None:
+    picture = Picture([SYMBOL])
+    theirs = replace(make_bar(T0, SYMBOL), n=None, source="okx", complete=False)
+    see(picture, T0 + 63, bar_message(theirs, 1))
+    see(picture, T0 + 64, bar_message(theirs, 2))
+    assert draw_table(picture, T0 + 64).row_count == 1
+    see(picture, T0 + 70, bar_message(make_bar(T0, SYMBOL), 3))
+    assert [text.partition(": bar of ")[2][9:] for _, text in picture.events] == [
+        "told by okx (rev 1, not complete)",
+        "told by okx (rev 2, not complete)",
+        "revised (rev 3, complete), replaces the fallback's",
+    ]
+    see_speaker(picture, "binance", 1)
+    ours = stored()
+    verdict = judge(ours, recounted(ours))
+    assert summarize(picture, None)[-1] == "failover  1 seen, 1 bars told by the fallback"
+    line = "failover  1 seen, 1 bars told by the fallback, {} bars and {} seconds of it remain"
+    assert line.format(0, 0) in summarize(picture, verdict) and list(name_faults(picture, verdict)) == []
+    verdict.fallback_bars, verdict.fallback_seconds = 1, 2
+    assert line.format(1, 2) in summarize(picture, verdict)
+    assert list(name_faults(picture, verdict)) == ["3 rows of the fallback venue were never replaced"]
