@@ -21,7 +21,19 @@ from common.venues.binance_spot_shapes import (
     RestTrade,
     ServerTime,
 )
-from common.venues.market import Ack, Cadence, Closing, Kline, Market, Message, Other, Rejected, Request, Trade
+from common.venues.market import (
+    RECORD_TRADES_MAX,
+    Ack,
+    Cadence,
+    Closing,
+    Kline,
+    Market,
+    Message,
+    Other,
+    Rejected,
+    Request,
+    Trade,
+)
 
 SCALE = 8
 MAX_AGG_TRADES = 1000
@@ -57,7 +69,7 @@ def _scaled(text: str, scale: int) -> int:
 
 
 def _trade_of(r: RestTrade, symbol: str, event_ms: int) -> Trade:
-    if r.f > r.l:
+    if not 0 <= r.l - r.f < RECORD_TRADES_MAX:
         raise BadInput(f"aggTrade {r.a} runs from trade {r.f} to {r.l}")
     return Trade(symbol, r.a, _amount(r.p), _amount(r.q), r.f, r.l, r.T, event_ms, not r.m)
 

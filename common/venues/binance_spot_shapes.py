@@ -11,6 +11,8 @@ from typing import Annotated
 import msgspec
 
 _Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+# Fits the column that counts trades.
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 _Ms = Annotated[int, msgspec.Meta(ge=0, lt=10**14)]
 # Text is bounded because int() refuses more than 4,300 digits with an error of its own.
 _Decimal = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
@@ -75,7 +77,7 @@ class RestKline(msgspec.Struct, gc=False, array_like=True):
     vol: _Decimal
     close_ms: _Ms
     quote_vol: _Decimal
-    n: _Id
+    n: _Count
     buy_vol: _Decimal
     buy_quote_vol: _Decimal
 

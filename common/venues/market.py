@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import msgspec
 
+RECORD_TRADES_MAX = 1_000_000
+"""A record that claims to hold more single trades can not be read: sums of them would not fit their column."""
+
 
 class Trade(msgspec.Struct, frozen=True, gc=False):
     """One venue trade record; numbers are integers in the venue's scales.

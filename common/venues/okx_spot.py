@@ -20,6 +20,7 @@ import msgspec
 from common.errors import BadInput, Refused, TryLater
 from common.numbers import parse_scaled
 from common.venues.market import (
+    RECORD_TRADES_MAX,
     Ack,
     Cadence,
     Candle,
@@ -127,7 +128,7 @@ def _parse_trades(rows: list[TradeRow]) -> Message:
 
 def _trade_of(r: TradeRow) -> Trade:
     last, count, time_ms = _whole(r.tradeId, 2**63), _whole(r.count, 2**63), _stamp(r.ts)
-    if not 0 < count <= last + 1:
+    if not 0 < count <= min(last + 1, RECORD_TRADES_MAX):
         raise BadInput(f"trade {last} holds {count} ids")
     return Trade(
         r.instId, last, _scaled(r.px), _scaled(r.sz), last - count + 1, last, time_ms, time_ms, r.side == "buy"

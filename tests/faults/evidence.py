@@ -28,9 +28,12 @@ SELECT (SELECT coalesce(sum(cardinality(keys)), 0) FROM bus_outbox) AS outbox,
 
 @dataclass
 class Evidence:
-    """`outbox`: messages that waited at once; `gaps`: ledger rows written; `okx`: minutes that the fallback venue gave;
+    """What was seen so far.
+
+    `outbox`: messages that waited at once; `gaps`: ledger rows written; `okx`: minutes that the fallback venue gave;
     `revised`: seconds written more than once; `stall_s`: the longest time without a newer cursor; `quiet_s`: the
-    longest time (the venue's) without a trade of BTCUSDT, which is always busy; `sockets`: connections the venue accepted; `bad`: frames the ingestor could not read (as far as it was not replaced).
+    longest time (the venue's) without a trade of BTCUSDT, which is always busy; `sockets`: connections the venue
+    accepted; `bad`: frames the ingestor could not read (as far as it was not replaced).
     """
 
     began: dt.datetime = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.faults.actions import ACTIONS
 from tests.faults.evidence import Evidence
@@ -28,7 +28,7 @@ class Outcome:
     live_s: float | None
     whole_s: float | None
     rows: int
-    seen: Evidence
+    seen: Evidence = field(default_factory=Evidence)
     fault: str | None = None
 
 

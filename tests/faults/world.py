@@ -56,6 +56,7 @@ class Setup:
     rate: float = 20.0
     seed: int = 1
     history_minutes: int = 120
+    rank_power: float = 0.0
     settings: dict[str, object] = field(default_factory=dict)
 
 
@@ -109,6 +110,7 @@ class World:
         flags = [
             "--symbols", ",".join(setup.symbols), "--rate", setup.rate, "--speed", setup.speed, "--seed", setup.seed,
             "--epoch-ms", self._epoch_ms, "--history", setup.history_minutes, "--okx",
+            "--rank-power", setup.rank_power,
         ]  # fmt: skip
         if ahead_s is not None:
             now_ms = (await self.stage.oracle("status"))["venue_ms"]
