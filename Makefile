@@ -7,7 +7,7 @@ READY := .venv/.ready
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 UV ?= .venv/bin/uv
 
-.PHONY: help setup lint test bench demo run lock clean
+.PHONY: help setup lint test bench chaos soak demo run lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ test: lint ## Check everything, then run all tests on real servers.
 bench: setup ## Measure what the ingestor costs beside a bare reader; BENCH_SECONDS is a measurement's length.
 	$(BIN)/trading-bus services fetch
 	$(BIN)/python -m benchmarks
+
+chaos: setup ## Every fault alone, then random combinations, for MINUTES; SEED repeats a run.
+	$(BIN)/python -m tests.faults.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+soak: setup ## 200 symbols in real time for MINUTES; memory, open files, outbox and lag must not grow.
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
 
 demo: setup ## Run everything against loopback venues and check the result.
 	$(BIN)/trading-bus demo
