@@ -30,14 +30,18 @@ class Keeper:
         self._stack = AsyncExitStack()
         self._opened = 0
 
-    async def play(self, scenario: Scenario) -> None:
-        """Play one scenario; AssertionError says what was wrong."""
+    async def world(self) -> World:
+        """The living world."""
         if self._world is None:
             self._opened += 1
             folder = self._folder / f"world-{self._opened}"
             folder.mkdir()
             self._world = await self._stack.enter_async_context(open_world(folder, Setup(), self._servers, self._own))
-        outcome: Outcome = await run_scenario(self._world, scenario, PATIENCE)
+        return self._world
+
+    async def play(self, scenario: Scenario) -> None:
+        """Play one scenario; AssertionError says what was wrong."""
+        outcome: Outcome = await run_scenario(await self.world(), scenario, PATIENCE)
         print(table_of([outcome]))
         if outcome.fault is not None:
             await self.close()

@@ -59,7 +59,7 @@ async def judge_tables(world: World, from_s: int, to_s: int, *, missing: bool, l
     return compared
 
 
-async def judge_log(world: World, from_s: int, to_s: int) -> None:
+async def judge_log(world: World, from_s: int, to_s: int, within_s: float = LOG_WITHIN_S) -> None:
     """Wait until the log has the current revision of every row, with the same body; raises Mismatch."""
     wrong: list[str] = []
 
@@ -74,7 +74,7 @@ async def judge_log(world: World, from_s: int, to_s: int) -> None:
         return not wrong
 
     try:
-        await world.reach(delivered, LOG_WITHIN_S, "delivered")
+        await world.reach(delivered, within_s, "delivered")
     except AssertionError as error:
         if not wrong:
             raise

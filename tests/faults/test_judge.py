@@ -1,0 +1,45 @@
+"""The judge itself: whatever is changed behind its back it finds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.conftest import Keeper
+from tests.faults.judge import Mismatch, judge_log, judge_tables
+from tests.faults.world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+ONE = "symbol = 'BTCUSDT' AND time = to_timestamp({second})"
+TAMPERINGS = {
+    "a value": "UPDATE footprint_1s SET buy_vol = buy_vol + 0.00000001 WHERE " + ONE,
+    "a count": "UPDATE raw_bars SET n = n + 1 WHERE symbol = 'BTCUSDT' AND time = to_timestamp({minute})",
+    "completeness": "UPDATE footprint_1s SET complete = false WHERE " + ONE,
+    "a missing row": "DELETE FROM footprint_1s WHERE " + ONE,
+    "an open gap": "INSERT INTO feed_gaps (service, venue, symbol, from_id, from_time, missing, status, reason)"
+    " VALUES ('ohlcv', 'binance', 'BTCUSDT', 1, to_timestamp({second}), '{{}}', 'open', 'test')",
+    "a revision": "UPDATE footprint_1s SET rev = rev + 1 WHERE " + ONE,
+}
+
+
+@pytest.mark.parametrize("statement", TAMPERINGS.values(), ids=TAMPERINGS.keys())
+async def test_tampering_is_found(keeper: Keeper, statement: str) -> None:
+    world = await keeper.world()
+    from_s, to_s = world.first_s["BTCUSDT"], await world.venue_s()
+    await world.reach(lambda: world.is_whole(to_s), 30, "stored")
+    await judge(world, from_s, to_s, within_s=10)
+    row = await world.fetch(
+        "SELECT extract(epoch FROM min(time))::bigint AS s FROM footprint_1s WHERE symbol = 'BTCUSDT'"
+    )
+    transaction = world.stage.con.transaction()
+    await transaction.start()
+    try:
+        await world.execute(statement.format(second=row[0]["s"], minute=from_s))
+        with pytest.raises(Mismatch):
+            await judge(world, from_s, to_s, within_s=0.5)
+    finally:
+        await transaction.rollback()
+
+
+async def judge(world: World, from_s: int, to_s: int, within_s: float) -> None:
+    await judge_tables(world, from_s, to_s, missing=False, lossy=False)
+    await judge_log(world, from_s, to_s, within_s)
