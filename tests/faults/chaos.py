@@ -93,7 +93,7 @@ async def judge_life(world: World, number: int) -> Outcome:
     """Everything a system ever stored, once more."""
     name, rows, fault = f"the whole life of system {number}", 0, None
     try:
-        from_s, to_s = min(world.first_s.values()), world.judged_s
+        from_s, to_s = 0, world.judged_s
         rows = (await judge_tables(world, from_s, to_s, missing=world.missing, lossy=world.lossy)).rows
         await judge_log(world, from_s, to_s)
     except AssertionError as error:

@@ -49,8 +49,9 @@ async def judge_tables(world: World, from_s: int, to_s: int, *, missing: bool, l
     for symbol in world.symbols:
         end_s = min(to_s, await _heard_s(world, symbol, status)) if lossy else to_s
         unproven, idle = await _spans(world, symbol, missing)
-        begin_s = max(from_s, world.first_s[symbol])
         for table, (what, _, width, columns) in TABLES.items():
+            # Seconds begin with the first subscription, bars with the history before it.
+            begin_s = max(from_s, world.first_s[symbol] - (world.stage.history_s if width == 60 else 0))
             low, high = -(-begin_s // width) * width, end_s // width * width
             truth = {r["time"]: r for r in await world.stage.oracle(what, symbol=symbol, from_s=low, to_s=high)}
             stored = await _stored(world, table, symbol, low, high)

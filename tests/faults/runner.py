@@ -66,7 +66,7 @@ async def run_scenario(world: World, scenario: Scenario, patience: float = 1.0) 
 
 async def judge(world: World, to_s: int, scenario: Scenario) -> int:
     """Compare what changed since the last judgement, and a while before it; returns the rows compared."""
-    from_s = max(world.judged_s - LOOK_BACK_S, min(world.first_s.values()))
+    from_s = world.judged_s - LOOK_BACK_S
     world.lossy |= scenario.lossy
     world.missing |= scenario.missing
     compared = await judge_tables(world, from_s, to_s, missing=world.missing, lossy=world.lossy)

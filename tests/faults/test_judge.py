@@ -24,7 +24,7 @@ TAMPERINGS = {
 @pytest.mark.parametrize("statement", TAMPERINGS.values(), ids=TAMPERINGS.keys())
 async def test_tampering_is_found(keeper: Keeper, statement: str) -> None:
     world = await keeper.world()
-    from_s, to_s = world.first_s["BTCUSDT"], await world.venue_s()
+    from_s, to_s = world.judged_s, await world.venue_s()
     await world.reach(lambda: world.is_whole(to_s), 30, "stored")
     await judge(world, from_s, to_s, within_s=10)
     row = await world.fetch(
@@ -33,7 +33,7 @@ async def test_tampering_is_found(keeper: Keeper, statement: str) -> None:
     transaction = world.stage.con.transaction()
     await transaction.start()
     try:
-        await world.execute(statement.format(second=row[0]["s"], minute=from_s))
+        await world.execute(statement.format(second=row[0]["s"], minute=from_s + 600))
         with pytest.raises(Mismatch):
             await judge(world, from_s, to_s, within_s=0.5)
     finally:

@@ -96,7 +96,7 @@ class World:
             "SELECT symbol, min(extract(epoch FROM time))::bigint AS s FROM raw_bars GROUP BY 1"
         ):
             self.first_s[row["symbol"]] = row["s"] + self.stage.history_s
-        self.judged_s = min(self.first_s.values())
+        self.judged_s = min(self.first_s.values()) - self.stage.history_s
         self.rss_base = self.rss()
 
     async def end(self) -> None:
