@@ -61,6 +61,7 @@ async def run_scenario(world: World, scenario: Scenario, patience: float = 1.0) 
         await world.restore()
     except (AssertionError, TimeoutError, OSError, ExceptionGroup) as error:
         fault = _tell(error)
+        await world.dump()
     return Outcome(scenario.name, live_s, whole_s, rows, world.seen, fault)
 
 

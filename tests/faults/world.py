@@ -28,6 +28,12 @@ from tests.servers import fresh_database, fresh_vhost
 from tests.stage import Process, Stage, open_stage, publish_symbol_events, write_registry
 
 BEGIN_WITHIN_S = 40.0
+DUMPED = (
+    "feed_gaps ORDER BY symbol, from_time",
+    "ingest_cursors",
+    "raw_bars WHERE NOT complete OR source <> 'binance' ORDER BY symbol, time",
+    "footprint_1s WHERE NOT complete OR source <> 'binance' ORDER BY symbol, time",
+)
 
 SWITCHES = """
 CREATE TABLE fault_switch (slow_s double precision NOT NULL, full_disk boolean NOT NULL);
@@ -244,6 +250,14 @@ class World:
             lines.append(f"database: {error!r}")
         log = self.ingestor.tail(12) if self.ingestor else ""
         return "; ".join(lines) + "\n" + log
+
+    async def dump(self) -> None:
+        """Leave the ledger, the cursors and all rows without proof beside the logs."""
+        with contextlib.suppress(*AWAY), (self.stage.folder / "dump.txt").open("w") as file:
+            for table in DUMPED:
+                file.writelines(
+                    f"{table} {tuple(row.values())}\n" for row in await self.fetch(f"SELECT * FROM {table}")
+                )
 
     # ---- evidence
 
