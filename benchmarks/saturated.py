@@ -24,7 +24,8 @@ from common.clock import Clock
 from common.feed import Feed, FeedLimits
 from common.venues.binance_spot import MARKET
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
-from ohlcv_ingestor.series import Series, SeriesLimits, Stream
+from ohlcv_ingestor.rows import Stream
+from ohlcv_ingestor.series import Series, SeriesLimits
 
 SYMBOLS = 200
 RATE = 13_000

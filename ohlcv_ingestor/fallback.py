@@ -14,7 +14,7 @@ from common.venues.market import Candle, Trade
 from ohlcv_ingestor.bars import bar_row, flat_bar, fold_bricks
 from ohlcv_ingestor.bricks import Brick, add_trade, footprint_row, start_brick
 from ohlcv_ingestor.ring import minute_of
-from ohlcv_ingestor.series import Stream
+from ohlcv_ingestor.rows import Stream
 
 KEEP_MINUTES = 3
 CANDLES_MAX = 5

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from common.batch import Batch
 from common.venues.market import Trade
-from ohlcv_ingestor.series import Stream
+from ohlcv_ingestor.rows import Stream
 
 
 class Follower(Protocol):

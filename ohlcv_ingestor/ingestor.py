@@ -22,7 +22,8 @@ from ohlcv_ingestor.line import Line, Outlet
 from ohlcv_ingestor.loading import Origin, Query, load_known
 from ohlcv_ingestor.relief import Relief
 from ohlcv_ingestor.repair import Start
-from ohlcv_ingestor.series import Series, Stream
+from ohlcv_ingestor.rows import Stream
+from ohlcv_ingestor.series import Series
 from ohlcv_ingestor.settings import OhlcvSettings
 from ohlcv_ingestor.symbols import Listing, compare_symbols, place_symbols
 from ohlcv_ingestor.writer import Writer

@@ -95,7 +95,7 @@ class Line(Generic[FollowerT]):
                 flow, rare = None, rare + 1  # its connection may be gone now
                 continue
             if flow is None or number != at:
-                at, flow = number, self.flows.setdefault(number, Flow())
+                at, flow = number, self._flow(number)
             series = series_of.get(event.symbol)
             if series is None:
                 self.strays_total += 1
@@ -133,7 +133,7 @@ class Line(Generic[FollowerT]):
         return now_s - self.moved_s > self._limits.blind_after_s
 
     def _take_rare(self, number: int, event: Event, now_s: float) -> None:
-        flow = self.flows.setdefault(number, Flow())
+        flow = self._flow(number)
         if isinstance(event, Cadence):
             flow.event_ms = max(flow.event_ms, event.event_ms)
             if flow.awaited:
@@ -149,6 +149,12 @@ class Line(Generic[FollowerT]):
             self._uncover(flow, set(flow.covered), event.reason)
         elif isinstance(event, BadFrame):
             self.outlet.bad.append(event)
+
+    def _flow(self, number: int) -> Flow:
+        flow = self.flows.get(number)
+        if flow is None:
+            flow = self.flows[number] = Flow()
+        return flow
 
     def _symbols(self, streams: frozenset[str]) -> set[str]:
         return {symbol for stream in streams if (symbol := self._symbol_of(stream)) is not None}

@@ -17,7 +17,7 @@ from common.venues.okx_spot import candles_request, instruments_request, parse_c
 from ohlcv_ingestor.failover import Failover, Speaker
 from ohlcv_ingestor.fallback import FallbackSeries
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
-from ohlcv_ingestor.series import Stream
+from ohlcv_ingestor.rows import Stream
 
 log = logging.getLogger(__name__)
 

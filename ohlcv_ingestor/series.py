@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 
 from common.batch import Batch
 from common.contracts import (
-    GRADE_EXACT,
-    GRADE_PART,
     LANE_LIVE,
     LANE_REPAIR,
     Clearance,
@@ -21,11 +19,12 @@ from common.contracts import (
     Retraction,
 )
 from common.venues.market import Kline, Trade
-from ohlcv_ingestor.bars import bar_row, kline_bar
-from ohlcv_ingestor.bricks import Brick, add_trade, footprint_row, settle_brick, start_brick
+from ohlcv_ingestor.bars import kline_bar
+from ohlcv_ingestor.bricks import add_trade, settle_brick, start_brick
 from ohlcv_ingestor.continuity import Continuity
 from ohlcv_ingestor.gaps import Gap, clip_runs, gap_row
 from ohlcv_ingestor.ring import Minute, Ring, minute_of
+from ohlcv_ingestor.rows import Rows, Stream
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,6 @@ class SeriesLimits:
     settle_s: int = 3
     backfill_s: int = 6_000
     tries_max: int = 3
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Which rows a series writes: its service, venue, symbol, `source` and the venue's scale."""
-
-    service: str
-    venue: str
-    symbol: str
-    source: str
-    scale: int
 
 
 @dataclass
@@ -78,8 +66,7 @@ class Series:
         self.ignored = 0
         self._inherited: Stored | None = None
         self._idle: list[Gap] = []
-        self._seconds: dict[int, int] = {}
-        self._bars: dict[int, int] = {}
+        self.rows = Rows(stream, self.ring, self.ids)
         self._cursor = self._start = (-2, 0)
 
     # ---- start
@@ -253,7 +240,7 @@ class Series:
                 gap.from_ms = min(gap.from_ms, t.time_ms)
                 second = t.time_ms // 1000
                 self._put(t, second)
-                self._seconds[second] = LANE_REPAIR
+                self.rows.mark_second(second, LANE_REPAIR)
 
     def restore_seconds(self, klines: Iterable[Kline], from_s: int, to_s: int) -> None:
         """Replace all bricks of [from_s, to_s) by 1 s klines."""
@@ -264,14 +251,14 @@ class Series:
         for k in klines:
             if k.n and from_s <= k.open_s < to_s:
                 self.ring.minutes[minute_of(k.open_s)].bricks[k.open_s] = settle_brick(k)
-                self._seconds[k.open_s] = LANE_REPAIR
+                self.rows.mark_second(k.open_s, LANE_REPAIR)
 
     def restore_bars(self, klines: Iterable[Kline]) -> None:
         """Hand on whole minutes of a long gap by their 1 m klines, ahead of their seconds."""
         for k in klines:
             record = self.ring.ensure(k.open_s)
             record.settled = kline_bar(k)
-            self._bars[k.open_s] = LANE_REPAIR
+            self.rows.mark_minute(k.open_s, LANE_REPAIR)
 
     def settle(self, gap: Gap) -> bool:
         """End a repair attempt that the venue answered; false if it is to be tried again."""
@@ -308,7 +295,7 @@ class Series:
             record = self.ring.minutes.get(from_s)
             if record is not None:
                 record.prev_close = close
-                self._mark_minutes(self.ring.rederive(from_s, from_s, self.closed_s, newest=False), LANE_REPAIR)
+                self.rows.mark_minutes(self.ring.rederive(from_s, from_s, self.closed_s, newest=False), LANE_REPAIR)
         return rest
 
     # ---- rows
@@ -318,7 +305,7 @@ class Series:
         if self.young:
             return
         self._record_gaps(batch)
-        self._emit(batch)
+        self.rows.emit(batch, self.closed_s)
         self._move_cursor(batch)
         self._evict()
 
@@ -353,10 +340,10 @@ class Series:
             tail = self.ids.tail
             if self.ids.see(t):
                 self._put(t, second)
-                self._seconds[second] = LANE_LIVE
-                self._mark_minutes(self.ring.rederive(minute, minute, self.closed_s, newest=True), LANE_LIVE)
+                self.rows.mark_second(second, LANE_LIVE)
+                self.rows.mark_minutes(self.ring.rederive(minute, minute, self.closed_s, newest=True), LANE_LIVE)
                 if tail is not None and self.ids.tail is None:
-                    self._mark_after(second)
+                    self.rows.mark_after(second)
             return
         if self.ids.next_id is not None and t.id < self.ids.next_id:
             self.ignored += 1  # inside a gap its repair fetches it again, else it is a duplicate
@@ -374,9 +361,9 @@ class Series:
             record.prev_close = self.ring.close_before(minute)
             for second in record.bricks:
                 if self.closed_s <= second < new_s:
-                    self._seconds[second] = LANE_LIVE
+                    self.rows.mark_second(second, LANE_LIVE)
             if minute + 60 <= new_s:
-                self._bars[minute] = LANE_LIVE
+                self.rows.mark_minute(minute, LANE_LIVE)
         self.closed_s = new_s
 
     def _record_gaps(self, batch: Batch) -> None:
@@ -417,56 +404,11 @@ class Series:
             minutes = [m for m in self.ring.minutes if from_minute <= m <= to_minute]
         else:
             minutes = self.ring.rederive(from_minute, to_minute, self.closed_s, newest=gap.open_ended)
-        self._mark_minutes(minutes, LANE_REPAIR)
+        self.rows.mark_minutes(minutes, LANE_REPAIR)
         for minute in minutes:
             for second in self.ring.minutes[minute].bricks:
                 if from_s <= second <= to_s:
-                    self._seconds[second] = LANE_REPAIR
-
-    def _mark_after(self, second: int) -> None:
-        """An open end got its second end at this closed second: what lies after it is no longer touched."""
-        for minute, record in self.ring.minutes.items():
-            if minute + 60 > second:
-                self._bars[minute] = LANE_REPAIR
-                self._seconds.update(dict.fromkeys((s for s in record.bricks if s >= second), LANE_REPAIR))
-
-    def _mark_minutes(self, minutes: Iterable[int], lane: int) -> None:
-        for minute in minutes:
-            self._bars[minute] = lane
-
-    def _whole(self, from_ms: int, to_ms: int) -> bool:
-        ids = self.ids
-        return not any(g.touches(from_ms, to_ms) for g in ids.gaps) and not any(
-            g.touches(from_ms, to_ms) for g in ids.barred
-        )
-
-    def _emit(self, batch: Batch) -> None:
-        symbol, source, scale = self.stream.symbol, self.stream.source, self.stream.scale
-        for second, lane in self._seconds.items():
-            brick = self._brick(second)
-            if second < self.closed_s and brick is not None:
-                complete = self._whole(1000 * second, 1000 * second + 1000)
-                grade = GRADE_EXACT if complete else GRADE_PART
-                batch.put_footprint(footprint_row(brick, symbol, source, scale, complete, grade), lane)
-        for minute, lane in self._bars.items():
-            bar = self.ring.bar(minute) if minute + 60 <= self.closed_s and minute in self.ring.minutes else None
-            if bar is not None:
-                complete = self._bar_whole(minute)
-                grade = GRADE_EXACT if complete else GRADE_PART
-                batch.put_bar(bar_row(bar, symbol, source, scale, complete, grade), lane)
-                self.ring.minutes[minute].emitted_close = bar.c
-        self._seconds.clear()
-        self._bars.clear()
-
-    def _bar_whole(self, minute: int) -> bool:
-        from_ms, to_ms = 1000 * minute, 1000 * (minute + 60)
-        if self.ring.minutes[minute].settled is None:
-            return self._whole(from_ms, to_ms)
-        return not any(g.touches(from_ms, to_ms) for g in self.ids.barred)
-
-    def _brick(self, second: int) -> Brick | None:
-        record = self.ring.minutes.get(minute_of(second))
-        return None if record is None else record.bricks.get(second)
+                    self.rows.mark_second(second, LANE_REPAIR)
 
     def _last_closed_id(self) -> int:
         """The highest id that no unclosed second can still hold: neither a trade there nor one missing from it."""

@@ -15,7 +15,8 @@ from common.contracts import CursorRow, GapRow
 from common.venues.market import Kline, Trade
 from ohlcv_ingestor.gaps import Gap
 from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, begin_symbol, check_silence, repair_gap
-from ohlcv_ingestor.series import Series, SeriesLimits, Stored, Stream
+from ohlcv_ingestor.rows import Stream
+from ohlcv_ingestor.series import Series, SeriesLimits, Stored
 from ohlcv_ingestor.stored import restore_state, spans_to_load
 
 T0 = 1_790_000_040  # a minute's opening, epoch seconds

@@ -7,7 +7,7 @@ from common.contracts import GRADE_FALLBACK, GRADE_FALLBACK_PART
 from common.venues.market import Trade
 from ohlcv_ingestor.failover import Failover, Speaker
 from ohlcv_ingestor.fallback import FallbackSeries
-from ohlcv_ingestor.series import Stream
+from ohlcv_ingestor.rows import Stream
 
 M = 1_790_000_040  # a minute's opening
 STREAM = Stream("ohlcv", "okx", "SOLUSDT", "okx", 12)
