@@ -176,7 +176,8 @@ class Picture:
         for gap in gaps:
             before = self.gaps.get((gap.symbol, gap.from_id))
             self.gaps[gap.symbol, gap.from_id] = gap
-            if before is None:
+            # A gap in which nothing was traded leaves its first id to the next one.
+            if before is None or (gap.status is GapStatus.OPEN and before.status is not GapStatus.OPEN):
                 self.note(now_s, f"{gap.symbol}: gap opened after trade {gap.from_id - 1} ({gap.reason})")
             if gap.status is not GapStatus.OPEN and (before is None or before.status is GapStatus.OPEN):
                 self.note(now_s, f"{gap.symbol}: gap {_describe_end(gap)}")

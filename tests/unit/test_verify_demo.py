@@ -204,6 +204,18 @@ def test_gaps_are_told_once_each() -> None:
     assert summarize(picture, None)[0] == "gaps      opened 1, repaired 0, 1 given up"
 
 
+def test_a_gap_that_opens_again_is_told_again() -> None:
+    picture = Picture([SYMBOL])
+    for status, to_id in (("open", None), ("repaired", 9), ("open", None), ("repaired", 12)):
+        picture.see_gaps(T0, [gap(status, to_id)])
+    assert [text.split(": ", 1)[1].partition(" (")[0] for _, text in picture.events] == [
+        "gap opened after trade 9",
+        "gap closed: nothing had been traded in it",
+        "gap opened after trade 9",
+        "gap repaired: ids 10 to 12, 7 single trades restored",
+    ]
+
+
 def test_a_gap_without_trades_is_not_told_as_ids() -> None:
     picture = Picture([SYMBOL])
     picture.see_gaps(T0, [gap("repaired", to_id=9)])
