@@ -156,13 +156,13 @@ class Connection:
 
     async def _read(self, socket: Wire) -> None:
         """Have every message delivered until the connection is lost."""
-        socket.listen(partial(self._receive, socket.transport))
+        socket.listen(partial(self._receive, socket), self._limits.rest_s)
         try:
             await socket.recv(False)
         except ConnectionClosed as error:
             raise Reconnect(_describe(error)) from error
 
-    def _receive(self, transport: asyncio.Transport, raw: bytes) -> None:
+    def _receive(self, socket: Wire, raw: bytes) -> None:
         """Take one message. Runs once per frame inside the loop's read callback: what it needs is at hand."""
         arrivals = self._arrivals
         try:
@@ -181,7 +181,7 @@ class Connection:
                 self._broken.set_exception(error)
         if len(arrivals) >= self._events_max and not self._held:
             self._held = True
-            transport.pause_reading()
+            socket.hold()
             self._behind.set()
 
     def _begin_batch(self) -> None:
@@ -201,8 +201,7 @@ class Connection:
             await self._inbox.room()
             self._behind.clear()
             self._held = False
-            if not socket.transport.is_closing():
-                socket.transport.resume_reading()
+            socket.release()
 
     def _steer(self, message: Message) -> None:
         """Act on what concerns the connection itself."""
