@@ -75,10 +75,7 @@ class Line(Generic[FollowerT]):
             series.resume(max(f.event_ms for f in covering) + self._limits.lateness_ms)
 
     def drop(self, symbol: str) -> FollowerT | None:
-        """Take a series off the line."""
-        for flow in self.flows.values():
-            flow.covered.discard(symbol)
-            flow.awaited.discard(symbol)
+        """Take a series off the line; what its connection covers is the venue's word, and stays until it says so."""
         return self.series.pop(symbol, None)
 
     def covers(self, symbol: str) -> bool:
@@ -146,7 +143,8 @@ class Line(Generic[FollowerT]):
             self._uncover(flow, self._symbols(event.streams), "unsubscribed")
         elif isinstance(event, Lost):
             del self.flows[number]
-            self._uncover(flow, set(flow.covered), event.reason)
+            # Also what it had only begun to deliver: a trade before the first cadence frame proves no coverage.
+            self._uncover(flow, set(self.series), event.reason)
         elif isinstance(event, BadFrame):
             self.outlet.bad.append(event)
 
