@@ -21,6 +21,7 @@ WARM_S = 5.0
 SCRAPE_EVERY_S = 15.0
 ORDINARY, TENFOLD = 1_300, 13_000
 
+BACKLOG = "bus_outbox WHERE created_at < now() - interval '1 second'"
 STORED = """
 SELECT coalesce(sum(f.last_id - greatest(f.first_id, u.first) + 1), 0)::bigint
   FROM footprint_1s f JOIN unnest($1::text[], $2::bigint[]) AS u(symbol, first) USING (symbol)
@@ -33,9 +34,9 @@ SELECT coalesce(sum(u.last - c.last_id), 0)::bigint
 
 
 async def wait_begun(ground: Ground) -> None:
-    """Every first subscription has its history and its cursor."""
+    """Every first subscription has its history and its cursor, and the bus has it too."""
     deadline = deadline_in(BEGIN_TIMEOUT_S)
-    while await ground.count("ingest_cursors") < len(ground.symbols):
+    while await ground.count("ingest_cursors") < len(ground.symbols) or await ground.count(BACKLOG):
         if time.monotonic() > deadline:
             raise RuntimeError("the symbols did not begin in time")
         await asyncio.sleep(0.5)
