@@ -64,7 +64,7 @@ class FeedLimits(msgspec.Struct, frozen=True):
     retry_max_s: float = 8.0
     attempts_max: int = 300
     attempts_window_s: float = 300.0
-    # the reader rests this long after each read; the watermark gets as much older
+    # the reader rests this long after a small read; the watermark gets as much older
     rest_s: float = 0.005
     # sizes
     frame_bytes_max: int = 2**20

@@ -9,6 +9,8 @@ from websockets.asyncio.client import ClientConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 
+_REST_BYTES_MAX = 16_384
+"""After a larger read there is more to be read at once."""
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 
 
@@ -17,8 +19,8 @@ class Wire(ClientConnection):
 
     The library's own way, a queue and three coroutines per message, costs half of what reading a frame costs. Holding
     the venue back is then the receiver's business: `hold` and `release`. Until `listen` messages wait; `deliver` must
-    not raise. After each read the socket is left alone for `rest_s`, so that frames come several at a time: waking up
-    costs more than reading one.
+    not raise. After a small read the socket is left alone for `rest_s`, so that frames come several at a time: waking
+    up costs more than reading one.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -49,7 +51,7 @@ class Wire(ClientConnection):
     def data_received(self, data: bytes) -> None:
         """Take what was read: the loop calls this."""
         super().data_received(data)
-        if self._rest_s and not self._resting:
+        if self._rest_s and len(data) < _REST_BYTES_MAX and not self._resting:
             self._resting = True
             self.transport.pause_reading()
             self.loop.call_later(self._rest_s, self._end_rest)

@@ -158,13 +158,14 @@ SELECT u.service, u.venue, u.symbol, u.from_id, u.to_id, timestamptz 'epoch' + u
               $8::text[]::int8multirange[], $9::text[], $10::text[], $11::int[], $12::bigint[])
     AS u(service, venue, symbol, from_id, to_id, from_ms, to_ms, missing, status, reason, tries, restored_n)
 ON CONFLICT (service, venue, symbol, from_id) DO UPDATE
-   SET to_id = excluded.to_id, to_time = excluded.to_time, missing = excluded.missing, status = excluded.status,
-       reason = excluded.reason, tries = excluded.tries, restored_n = excluded.restored_n, updated_at = now()
- WHERE (g.to_id, g.to_time, g.missing, g.status, g.reason, g.tries, g.restored_n) IS DISTINCT FROM
-       (excluded.to_id, excluded.to_time, excluded.missing, excluded.status, excluded.reason, excluded.tries,
-        excluded.restored_n)
+   SET to_id = excluded.to_id, from_time = excluded.from_time, to_time = excluded.to_time, missing = excluded.missing,
+       status = excluded.status, reason = excluded.reason, tries = excluded.tries, restored_n = excluded.restored_n,
+       updated_at = now()
+ WHERE (g.to_id, g.from_time, g.to_time, g.missing, g.status, g.reason, g.tries, g.restored_n) IS DISTINCT FROM
+       (excluded.to_id, excluded.from_time, excluded.to_time, excluded.missing, excluded.status, excluded.reason,
+        excluded.tries, excluded.restored_n)
 """
-"""Gaps as their one writer sees them now; where a gap begins never changes."""
+"""Gaps as their one writer sees them now; the first missing id never changes, the time it can be told from may."""
 
 
 def format_ranges(ranges: Iterable[tuple[int, int]]) -> str:

@@ -10,6 +10,9 @@ from common.contracts import GapStatus
 from common.venues.market import Trade
 from ohlcv_ingestor.gaps import Gap, clip_runs
 
+ANEW_MS = 1_000
+"""A repeated trade is never newer than the last one; a listing that counts from the beginning again is."""
+
 
 class Continuity:
     """The ids of one (venue, symbol). `next_id` is None until a first id is known."""
@@ -32,7 +35,11 @@ class Continuity:
             self._advance(t)
             return True
         if t.id < self.next_id:
-            return self._fill(t)
+            if self._fill(t):
+                return True
+            if t.time_ms > self.last_ms + ANEW_MS:
+                self._doubt_ids()
+            return False
         if self.tail is not None:
             self._bound_tail(self.tail, self.next_id, t)
         elif t.id > self.next_id:
@@ -79,6 +86,8 @@ class Continuity:
             return False
         if t.id > self.next_id:
             gap.missing.append((self.next_id, t.id - 1))
+            gap.from_ms = min(gap.from_ms, self.last_ms or gap.from_ms)
+            gap.retract = True
         gap.restored_n += t.n
         self._advance(t)
         return True
@@ -111,6 +120,12 @@ class Continuity:
         if gap.to_id is None:
             self.tail = gap
         self._open(gap)
+
+    def _doubt_ids(self) -> None:
+        """A low id newer than the last trade: the venue counts anew, and only an operator can say from where."""
+        self.doubt("ids began anew")
+        if self.tail is not None:
+            self.tail.parked = True
 
     def _open(self, gap: Gap) -> None:
         self.gaps.append(gap)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from common.backoff import AttemptBudget
 from common.clock import Clock
-from common.contracts import GRADE_EXACT, LANE_REPAIR
+from common.contracts import GRADE_EXACT, GRADE_PART, LANE_REPAIR
 from common.errors import TryLater
 from common.feed import Feed
 from common.publisher import Publisher, publish_dead
@@ -86,11 +86,14 @@ class Ingestor:
             change = compare_symbols(wanted, [s for track in self.tracks for s in track.symbols])
             for symbol in change.end:
                 self._end(symbol)
-            if change.begin:
-                series = await self._load(change.begin)
-                self._place(series)
-            if change.begin or change.end:
+            try:
+                if change.begin:
+                    if self.writer is not None:
+                        await self.writer.flush()  # what is loaded must be what the last subscription left
+                    self._place(await self._load(change.begin))
+            finally:
                 self._update_feeds()
+            if change.begin or change.end:
                 log.info("symbols changed", extra={"begun": len(change.begin), "ended": len(change.end)})
 
     async def rebuild(self) -> None:
@@ -116,10 +119,12 @@ class Ingestor:
         stream = series.stream
         if not any(track.line.series.get(stream.symbol) is series for track in self.tracks):
             return
-        for kline in start.history:
-            row = bar_row(kline_bar(kline), stream.symbol, stream.source, stream.scale, True, GRADE_EXACT)
-            self.outlet.batch.put_bar(row, LANE_REPAIR)
         series.baseline(start.first_id, start.from_s, start.close)
+        for kline in start.history:
+            complete = not series.ledger_touches(1000 * kline.open_s, 1000 * (kline.open_s + 60))
+            grade = GRADE_EXACT if complete else GRADE_PART
+            row = bar_row(kline_bar(kline), stream.symbol, stream.source, stream.scale, complete, grade)
+            self.outlet.batch.put_bar(row, LANE_REPAIR)
         series.drain(self.outlet.batch)
 
     def drain(self, series: Series) -> None:

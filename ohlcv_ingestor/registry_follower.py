@@ -30,6 +30,7 @@ class RegistryFollower:
     def __init__(self, query: Query, follow: Callable[[Mapping[str, Listing]], Awaitable[None]]) -> None:
         self._query, self._follow = query, follow
         self._stale = asyncio.Event()
+        self._seen = False
 
     async def run(self, bus: Bus) -> None:
         """Follow for ever; the first read of the table does not wait for the broker."""
@@ -42,6 +43,10 @@ class RegistryFollower:
         """Read the table and follow what it says; raises TryLater."""
         self._stale.clear()
         rows = await self._query(REGISTRY)
+        if not rows and self._seen:
+            log.error("coin_registry is empty: what is followed stays")
+            return
+        self._seen = self._seen or bool(rows)
         await self._follow({row["pair"]: Listing(row["status"], row["okx_inst_id"]) for row in rows})
 
     async def _note(self, message: BusMessage) -> None:

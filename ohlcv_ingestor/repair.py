@@ -178,7 +178,7 @@ def _by_klines(series: Series, gap: Gap, limits: RepairLimits) -> Asking:
         at = end
     total += yield from _last_second(series, gap, to_s)
     expected = None if gap.prev_last is None or gap.next_first is None else gap.next_first - gap.prev_last - 1
-    if expected is None or total == expected:
+    if total == expected:
         gap.missing, gap.restored_n = [], total
 
 
@@ -222,14 +222,18 @@ def _refetch_minutes(series: Series, gap: Gap) -> Asking:
 def _narrow(series: Series, gap: Gap) -> Asking:
     """Leave what is older than the backfill span in the ledger and go on with the rest."""
     from_s = minute_of(series.watermark_ms // 1000 - series.limits.backfill_s)
+    gap.recorded = True
+    if gap.to_ms is not None and gap.to_ms < 1000 * from_s:
+        gap.parked = True  # all of it is older
+        return
     page = (yield AskTrades(start_ms=1000 * from_s, limit=1)).trades
     if page:
         first_id = page[0].id
     else:
         newest = (yield AskTrades(limit=1)).trades
         first_id = newest[-1].id + 1 if newest and newest[-1].time_ms < 1000 * from_s else gap.from_id
-    if first_id <= gap.from_id:
-        gap.narrowed = True  # nothing was traded before: its ids prove the older part quiet
+    if first_id <= gap.from_id or (gap is series.ids.tail and (series.ids.next_id or 0) > gap.from_id):
+        gap.narrowed = True  # nothing was traded before, as its ids prove, or its older part was restored already
         return
     klines = (yield AskKlines("1m", from_s - 60, from_s)).klines
     series.narrow(gap, first_id, from_s, klines[-1].close if klines else None)

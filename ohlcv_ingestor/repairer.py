@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from common.clock import Clock
+from common.contracts import GapStatus
 from common.errors import BadInput, Refused, TryLater
 from common.rest import RestClient
 from common.venues.binance_spot import agg_trades_request, klines_request, parse_agg_trades, parse_klines
@@ -29,7 +30,7 @@ class Repairer:
     again_s = (1.0, 3.0, 9.0)
     away_s = 2.0
     refused_s = 60.0
-    no_trade_yet_s = 0.5
+    no_trade_yet_s = 10.0
 
     def __init__(
         self, rest: RestClient, clock: Clock, limits: RepairLimits, at_once: int,
@@ -43,17 +44,22 @@ class Repairer:
         self._rest, self._clock, self._limits = rest, clock, limits
         self._series, self._begin, self._ended = series, begin, ended
         self._places = asyncio.Semaphore(at_once)
+        # Long repairs never hold all places: a small gap must not wait behind an outage's.
+        self._long_places = asyncio.Semaphore(max(1, at_once // 2))
+        self._answering = True
         self._due: dict[Gap | Series, float] = {}
         self._busy: set[Gap | Series] = set()
+        self._untraded: set[Series] = set()
 
     async def run(self) -> None:
         """Repair for ever."""
         async with asyncio.TaskGroup() as group:
             while True:
                 now_s = self._clock.monotonic_s()
+                self._due = {job: due_s for job, due_s in self._due.items() if due_s > now_s}
                 for series in list(self._series()):
                     for job in self._jobs(series):
-                        if job in self._busy or self._due.get(job, 0.0) > now_s:
+                        if job in self._busy or (job in self._due and not self._first_trade_came(job)):
                             continue
                         self._busy.add(job)
                         group.create_task(self._work(series, job))
@@ -75,7 +81,7 @@ class Repairer:
     async def _work(self, series: Series, job: Gap | Series) -> None:
         wait_s = 0.0
         try:
-            async with self._places:
+            async with self._places_for(job):
                 if isinstance(job, Gap):
                     wait_s = await self._repair(series, job)
                 elif series.young:
@@ -85,16 +91,25 @@ class Repairer:
         except TryLater as error:
             self.failures_total += 1
             wait_s = max(self.away_s, error.wait_s or 0.0)
-            log.warning("venue does not answer", extra={"symbol": series.stream.symbol, "error": str(error)})
+            if self._answering:
+                log.warning("venue does not answer", extra={"symbol": series.stream.symbol, "error": str(error)})
+            self._answering = False
         except (Refused, BadInput) as error:
             self.failures_total += 1
             wait_s = self.refused_s
             log.error("venue's answer is of no use", extra={"symbol": series.stream.symbol, "error": str(error)})
         finally:
             self._busy.discard(job)
-            self._due.pop(job, None)
             if wait_s:
                 self._due[job] = self._clock.monotonic_s() + wait_s
+
+    def _places_for(self, job: Gap | Series) -> asyncio.Semaphore:
+        long = isinstance(job, Gap) and job.missing_ids() > self._limits.repair_ids_max
+        return self._long_places if long else self._places
+
+    def _first_trade_came(self, job: Gap | Series) -> bool:
+        """A symbol that had never been traded waits for its first trade, not for its next turn."""
+        return isinstance(job, Series) and job.young and job.ids.first_seen is not None and job in self._untraded
 
     async def _repair(self, series: Series, gap: Gap) -> float:
         """Returns how long to wait before the next try, 0 when there is none."""
@@ -111,7 +126,7 @@ class Repairer:
         if not over:
             log.info("gap not filled yet", extra=fields)
             return self.again_s[min(gap.tries, len(self.again_s)) - 1]
-        self.repaired_total += 1
+        self.repaired_total += gap.status is GapStatus.REPAIRED
         log.info("gap settled", extra=fields)
         return 0.0
 
@@ -122,8 +137,10 @@ class Repairer:
             self._stalled(series)
 
     async def _start(self, series: Series) -> float:
+        self._untraded.discard(series)
         start = await self._drive(series, begin_symbol(series.start_second() or 0, series.limits.backfill_s))
         if start is None:
+            self._untraded.add(series)
             return self.no_trade_yet_s
         self._begin(series, start)
         log.info("symbol begun", extra={"symbol": series.stream.symbol, "from_id": start.first_id})
@@ -133,7 +150,11 @@ class Repairer:
         try:
             ask = next(asking)
             while True:
-                ask = asking.send(await self._fetch(series, ask))
+                answer = await self._fetch(series, ask)
+                if not self._answering:
+                    self._answering = True
+                    log.info("venue answers again")
+                ask = asking.send(answer)
         except StopIteration as done:
             return done.value
         finally:

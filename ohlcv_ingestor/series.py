@@ -29,7 +29,7 @@ from ohlcv_ingestor.rows import Rows, Stream
 
 @dataclass(frozen=True)
 class SeriesLimits:
-    """Spans in venue time and counts that bound one series."""
+    """Spans in venue time and counts that bound one series; `tries_max` follow an answer that did not fill a gap."""
 
     ring_s: int = 300
     gap_settle_ms: int = 1_000
@@ -75,17 +75,19 @@ class Series:
         """Go on from the cursor: what the venue did since then is a gap until repaired."""
         self.young = False
         self.closed_s = stored.event_s
+        self._cursor = (stored.last_id, stored.event_s)
         self.ring.minutes, self.ring.carry = stored.minutes, stored.carry
         ids = self.ids
         ids.next_id = stored.last_id + 1
         traded = [s for record in stored.minutes.values() for s in record.bricks]
-        ids.last_ms = 1000 * max(traded) if traded else 0
+        ids.last_ms = 1000 * max(traded) if traded else 1000 * stored.event_s
         tail = next((g for g in stored.open_gaps if g.to_id is None and g.from_id <= ids.next_id), None)
         if tail is None:
             tail = Gap(ids.next_id, None, 1000 * stored.event_s, None, "restart", recorded=True)
         for gap in stored.open_gaps + stored.barred:
             if gap.from_id > stored.last_id and gap is not tail:
                 # It lies in the span that is asked for again; with the same first id it is the same ledger row.
+                tail.from_ms = min(tail.from_ms, gap.from_ms)
                 if gap.from_id != tail.from_id:
                     tail.subsumed.append(gap)
             elif gap in stored.barred:
@@ -138,16 +140,31 @@ class Series:
             gap.to_id, gap.to_ms = max(first_id, gap.from_id) - 1, max(gap.from_ms, 1000 * from_s)
             ids.changed.append(gap)
         if self._inherited is not None:
-            ids.barred = self._inherited.barred
+            ids.barred = self._inherited.barred + self._idle
             for gap in self._inherited.open_gaps:
                 if gap.to_id is None:
                     gap.to_id, gap.to_ms, gap.open_ended = first_id - 1, 1000 * from_s, False
                     gap.missing = [(gap.from_id, gap.to_id)] if gap.from_id <= gap.to_id else []
-                ids.open_gap(gap)
+                if gap.from_id >= first_id:
+                    self._end_with_start(gap)
+                    continue
+                gap.missing = clip_runs(gap.missing, gap.from_id, first_id - 1)
+                gap.to_id = min(gap.to_id or 0, first_id - 1)
+                ids.gaps.insert(0, gap)
+                ids.changed.append(gap)
                 minutes = range(minute_of(gap.from_ms // 1000), min(gap.to_ms or 0, 1000 * from_s) // 1000 + 1, 60)
                 kept = self._inherited.minutes
                 self.ring.minutes.update({m: kept[m] for m in minutes if m in kept and m < from_s})
         self._inherited, self._idle = None, []
+
+    def _end_with_start(self, gap: Gap) -> None:
+        """A gap of an earlier subscription in the minute that is fetched anew: it ends with the start's own gap."""
+        start = next((g for g in self.ids.gaps if g.reason == "first"), None)
+        if start is not None:
+            start.subsumed.append(gap)
+        else:
+            gap.status, gap.missing = GapStatus.REPAIRED, []
+            self.ids.changed.append(gap)
 
     # ---- stream
 
@@ -184,6 +201,11 @@ class Series:
     def doubt(self, reason: str) -> None:
         """The venue has trades that a live connection did not deliver; what follows the last one is unproven."""
         self.ids.doubt(reason)
+
+    def ledger_touches(self, from_ms: int, to_ms: int) -> bool:
+        """Is there an open or lost gap of an earlier subscription in the span?"""
+        gaps = [g for g in self.ids.gaps + self.ids.barred if g.status is not GapStatus.NOT_SUBSCRIBED]
+        return any(g.touches(from_ms, to_ms) for g in gaps)
 
     def silent_ms(self) -> int:
         """For how long neither a trade nor an answer of the venue has told that nothing is missed."""
@@ -267,7 +289,7 @@ class Series:
             self.ids.close(gap, GapStatus.REPAIRED)
             return True
         gap.tries += 1
-        if gap.tries >= self.limits.tries_max:
+        if gap.tries > self.limits.tries_max:
             gap.retract = True
             self.ids.close(gap, GapStatus.SOURCE_MISSING)
             return True
@@ -279,14 +301,16 @@ class Series:
         rest = Gap(
             first_id, gap.to_id, 1000 * from_s, gap.to_ms, gap.reason, next_first=gap.next_first,
             missing=[] if gap.to_id is None else clip_runs(gap.missing, first_id, gap.to_id),
-            probe_ms=gap.probe_ms, silent=gap.silent, recorded=gap.recorded, narrowed=True, subsumed=gap.subsumed,
+            probe_ms=gap.probe_ms, silent=gap.silent, recorded=gap.recorded, narrowed=True,
+            subsumed=[g for g in gap.subsumed if g.from_id >= first_id],
         )  # fmt: skip
         if gap is self.ids.tail:
             self.ids.next_id = first_id
             gap.missing = [(gap.from_id, first_id - 1)] if first_id > gap.from_id else []
         else:
             gap.missing = clip_runs(gap.missing, gap.from_id, first_id - 1)
-        gap.to_id, gap.to_ms, gap.parked, gap.subsumed = first_id - 1, 1000 * from_s, True, []
+        gap.to_id, gap.to_ms, gap.parked = first_id - 1, 1000 * from_s, True
+        gap.subsumed = [g for g in gap.subsumed if g.from_id < first_id]
         gap.probe_ms = gap.next_first = None
         self.ids.changed.append(gap)
         self.ids.open_gap(rest)
@@ -300,9 +324,17 @@ class Series:
 
     # ---- rows
 
-    def drain(self, batch: Batch) -> None:
-        """Hand on every row, gap and cursor that changed."""
+    def drain(self, batch: Batch, *, last: bool = False) -> None:
+        """Hand on every row, gap and cursor that changed.
+
+        While a gap is not in the ledger yet, or ends in a second still open, everything waits: what is stored must
+        be what a restart from the stored cursor expects. `last`: nothing more comes, so nothing waits.
+        """
         if self.young:
+            return
+        self._note_due_gaps()
+        if not last and self._held():
+            self._put_start(batch)
             return
         self._record_gaps(batch)
         self.rows.emit(batch, self.closed_s)
@@ -314,14 +346,40 @@ class Series:
 
         With an open end it is as after a stop in a cut: the gap stays open, and the next subscription repairs it.
         """
-        self.drain(batch)
-        if self.young or self.ids.tail is not None:
+        for gap in self.ids.gaps:
+            gap.due_ms, gap.silent = None, False
+        self.drain(batch, last=True)
+        if self.young or self.ids.tail is not None or any(self._reaches_open_second(g) for g in self.ids.gaps):
             return
         last_id = self._last_closed_id()
         idle = Gap(last_id + 1, None, 1000 * self.closed_s, None, "unsubscribed", status=GapStatus.NOT_SUBSCRIBED)
         batch.put_gap(gap_row(idle, self.stream.service, self.stream.venue, self.stream.symbol))
 
     # ---- inside
+
+    def _note_due_gaps(self) -> None:
+        for gap in self.ids.gaps:
+            if gap.silent and self.closed_s - gap.from_ms // 1000 > self.limits.ring_s:
+                gap.silent = False  # its repair takes so long that it belongs into the ledger
+            if not (gap.recorded or gap.silent) and (gap.due_ms is None or gap.due_ms <= self.watermark_ms):
+                gap.recorded = True
+                self.ids.changed.append(gap)
+
+    def _reaches_open_second(self, gap: Gap) -> bool:
+        return bool(gap.missing) and gap.to_ms is not None and gap.to_ms >= 1000 * self.closed_s
+
+    def _held(self) -> bool:
+        if any(not g.recorded or self._reaches_open_second(g) for g in self.ids.gaps):
+            return True
+        return (self._last_closed_id(), self.closed_s) < self._cursor
+
+    def _put_start(self, batch: Batch) -> None:
+        """The start of a first subscription is stored at once: a crash must not lose it."""
+        if self._start > self._cursor:
+            self._cursor, stream = self._start, self.stream
+            batch.put_cursor(CursorRow(stream.service, stream.venue, stream.symbol, *self._start))
+            for gap in [g for g in self.ids.changed if g.status is GapStatus.NOT_SUBSCRIBED]:
+                batch.put_gap(gap_row(gap, stream.service, stream.venue, stream.symbol))
 
     def _put(self, t: Trade, second: int) -> None:
         minute = second - second % 60
@@ -353,7 +411,12 @@ class Series:
 
     def _close_to(self, new_s: int) -> None:
         if new_s - self.closed_s > self.limits.backfill_s + 60:
-            # Older minutes of so long a gap get no rows by themselves: the ledger holds them.
+            # Older minutes of so long a gap get no rows by themselves: the ledger holds them. What was traded in
+            # seconds still open when it began is in no gap, and is handed on.
+            for minute, old in self.ring.minutes.items():
+                self.rows.mark_minute(minute, LANE_LIVE)
+                for second in old.bricks:
+                    self.rows.mark_second(second, LANE_LIVE)
             self.ring.carry = self.last_close()
             self.ring.floor = self.closed_s = minute_of(new_s - self.limits.backfill_s)
         for minute in range(minute_of(self.closed_s), new_s, 60):
@@ -368,13 +431,11 @@ class Series:
 
     def _record_gaps(self, batch: Batch) -> None:
         ids, stream = self.ids, self.stream
-        for gap in ids.gaps:
-            if not (gap.recorded or gap.silent) and (gap.due_ms is None or gap.due_ms <= self.watermark_ms):
-                gap.recorded = True
-                ids.changed.append(gap)
         if not ids.changed:
             return
-        changed, ids.changed = dict.fromkeys(ids.changed), []
+        # Time that was not wanted first: where its row has the key of a gap, the gap's row counts.
+        ordered = sorted(ids.changed, key=lambda g: g.status is not GapStatus.NOT_SUBSCRIBED)
+        changed, ids.changed = dict.fromkeys(ordered), []
         for gap in changed:
             self._mark_gap(gap)
             if not gap.recorded and gap.status is not GapStatus.NOT_SUBSCRIBED:

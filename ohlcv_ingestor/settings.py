@@ -67,6 +67,14 @@ class OhlcvSettings(ServiceSettings):
         except ConfigError as error:
             raise ValueError(str(error)) from error
 
+    @field_validator("symbols")
+    @classmethod
+    def _check_symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [symbol for symbol in value if symbol != symbol.upper()]
+        if wrong:
+            raise ValueError(f"pairs are written in capitals, not {', '.join(wrong)}")
+        return value
+
     def series_limits(self) -> SeriesLimits:
         """Limits of one series."""
         return SeriesLimits(self.ring_s, self.gap_settle_ms, self.settle_s, 60 * self.backfill_minutes)

@@ -53,6 +53,7 @@ class Writer:
         self._flush_every_s, self._rows_max = flush_every_s, rows_max
         self._waiting = Batch()
         self._closed = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     def waiting(self) -> int:
         """Rows, gaps and cursors not committed yet."""
@@ -91,6 +92,10 @@ class Writer:
 
     async def flush(self) -> None:
         """Commit what waits; raises TryLater, and then what waits is kept for the next time."""
+        async with self._turn:
+            await self._flush()
+
+    async def _flush(self) -> None:
         self._gather()
         if not self._waiting:
             return
@@ -115,11 +120,15 @@ class Writer:
 
     def _gather(self) -> None:
         fresh, self._outlet.batch = self._outlet.batch, Batch()
+        if self.overflowed.is_set():
+            # Until every series has begun anew, what the old ones hand on lies behind what was thrown away.
+            self.thrown_away_total += len(fresh)
+            return
         if self._waiting:
             self._waiting.absorb(fresh)
         else:
             self._waiting = fresh
-        if len(self._waiting) > self._rows_max and not self.overflowed.is_set():
+        if len(self._waiting) > self._rows_max:
             log.error("buffer full, begun anew from the cursors", extra={"rows": len(self._waiting)})
             self.throw_away()
             self.overflowed.set()

@@ -8,8 +8,6 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from common.batch import Batch
 from common.contracts import GapRow
 from common.feed_events import Event, Lost, Opened, Subscribed, Unsubscribed
@@ -27,17 +25,7 @@ NAMES = frozenset({"xusdt@aggTrade", "cadence"})
 
 
 class LedgerTables(Tables):
-    """Tables whose ledger does what the statement does: where a gap begins never changes, and no key is forgotten."""
-
-    moves = False
-
-    def commit(self, batch: Batch) -> None:
-        rows = []
-        for gap in batch.gaps.values():
-            old = self.gaps.get(gap.from_id)
-            rows.append(gap if old is None or self.moves else msgspec.structs.replace(gap, from_ms=old.from_ms))
-        batch.gaps = {(g.service, g.venue, g.symbol, g.from_id): g for g in rows}
-        super().commit(batch)
+    """Tables that also tell the time in which the symbol was not wanted."""
 
     def idle(self) -> list[Gap]:
         return [gap_of_row(g) for g in self.gaps.values() if g.status == "not_subscribed" and g.to_id is None]

@@ -94,8 +94,6 @@ def test_a_faithful_stream_ends_in_the_recount(
     judge(world)
 
 
-# Not run before the paths marked `unmet` in test_series_paths are mended: one of them fills the memory.
-@pytest.mark.xfail(reason="the paths marked unmet in test_series_paths", run=False)
 @QUICK
 @given(
     seed=SEEDS,

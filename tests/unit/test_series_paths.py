@@ -1,14 +1,9 @@
-"""Paths through `Series` and `Line` that random play seldom takes, each with what the tables must hold afterwards.
-
-A path marked `unmet` shows a fault that is known and not yet mended; the mark goes with the fault.
-"""
+"""Paths through `Series` and `Line` that random play seldom takes, each with what the tables must hold afterwards."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from typing import Any
-
-import pytest
 
 from common.batch import Batch
 from common.contracts import BarRow, FootprintRow, GapRow, GapStatus
@@ -24,10 +19,6 @@ LIMITS = SeriesLimits()
 BY_ID = RepairLimits()
 BY_SECONDS = RepairLimits(repair_ids_max=1)
 STREAMS = frozenset({"xusdt@aggTrade", "cadence"})
-
-
-def unmet(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)
 
 
 def trade(id_: int, at_s: float, price: int = 100) -> Trade:
@@ -121,7 +112,6 @@ def settled(trades: list[Trade], **how: Any) -> Path:
 # ---- what was stored ahead of the cursor
 
 
-@unmet("rows are stored ahead of a cursor that an unwritten gap holds back")
 def test_two_crashes_do_not_count_a_trade_twice() -> None:
     path = settled([trade(1, 1), trade(2, 2), trade(3, 10), trade(4, 11), trade(5, 11.5), trade(6, 12.7)])
     path.see(3, 5)  # 4 is missing, and not yet written down
@@ -139,7 +129,6 @@ def test_two_crashes_do_not_count_a_trade_twice() -> None:
     assert (path.second(11).n, path.second(11).complete) == (2, True)
 
 
-@unmet("the cursor goes back before ids whose seconds are stored already")
 def test_a_late_fill_a_cut_and_a_crash_do_not_count_a_trade_twice() -> None:
     path = settled([trade(1, 1), trade(2, 9), trade(3, 9.2), trade(4, 9.4), trade(5, 9.6), trade(6, 10.2)])
     path.see(2, 6)
@@ -154,7 +143,6 @@ def test_a_late_fill_a_cut_and_a_crash_do_not_count_a_trade_twice() -> None:
     assert (path.second(9).n, path.second(9).complete) == (4, True)
 
 
-@unmet("a gap that goes on in the restart's own gap forgets the rows ahead of the cursor that it touched")
 def test_rows_before_the_cursor_become_complete_with_the_gap_that_goes_on() -> None:
     path = settled([trade(1, 1), trade(2, 8.5), trade(3, 9.5), trade(4, 10.2)])
     path.see(2, 4)
@@ -169,7 +157,6 @@ def test_rows_before_the_cursor_become_complete_with_the_gap_that_goes_on() -> N
     assert path.second(8).complete
 
 
-@unmet("without a stored second the last trade counts as one of 1970")
 def test_a_jump_after_a_restart_without_any_trade_begins_at_the_cursor() -> None:
     path = settled([trade(1, 40), trade(2, 41)])
     path.restart()
@@ -186,7 +173,6 @@ def test_a_jump_after_a_restart_without_any_trade_begins_at_the_cursor() -> None
 SHORT = SeriesLimits(backfill_s=600)
 
 
-@unmet("narrowing sets the next id back behind trades that are restored already")
 def test_narrowing_a_half_probed_gap_does_not_count_trades_twice() -> None:
     trades = [trade(1, 1), *(trade(i, 10 + 0.4 * i) for i in range(2, 1_402))]
     path = settled(trades, limits=SHORT)
@@ -204,7 +190,6 @@ def test_narrowing_a_half_probed_gap_does_not_count_trades_twice() -> None:
             assert row.n <= 3, f"{row.n} trades in second {at_s}"
 
 
-@unmet("a parked gap is narrowed again after a restart, and grows over rows that are whole")
 def test_a_parked_gap_stays_as_it_is_over_restarts() -> None:
     trades = [trade(1, 1), trade(2, 100), *(trade(i, 10.0 * i) for i in range(300, 500))]
     trades = [t if t.id < 300 else Trade("XUSDT", t.id - 297, *list_of(t)) for t in trades]
@@ -230,7 +215,6 @@ def list_of(t: Trade) -> tuple[int, int, int, int, int, int, bool]:
     return (t.price, t.qty, t.first, t.last, t.time_ms, t.event_ms, t.buy)
 
 
-@unmet("a silent gap that is parked holds the cursor for ever")
 def test_a_first_span_that_grew_too_old_does_not_hold_the_cursor() -> None:
     path = Path([trade(1, 1), trade(2, 2), trade(3, 900)], limits=SHORT)
     path.to(800)  # the venue's REST side was away all the time
@@ -245,7 +229,6 @@ def test_a_first_span_that_grew_too_old_does_not_hold_the_cursor() -> None:
 # ---- what the venue does not have
 
 
-@unmet("a repair by seconds is believed unchecked when a restart forgot the trade after the gap")
 def test_ids_the_venue_lost_are_found_after_a_restart_too() -> None:
     trades = [trade(1, 1), *(trade(i, 10 + i) for i in range(2, 30))]
     path = settled(trades, repair=BY_SECONDS)
@@ -262,7 +245,6 @@ def test_ids_the_venue_lost_are_found_after_a_restart_too() -> None:
     assert (path.ledger(3).status, path.ledger(3).missing) == (GapStatus.SOURCE_MISSING, ((10, 10),))
 
 
-@unmet("an id that a probe finds missing may lie anywhere after the trade before it")
 def test_an_id_missing_at_the_edge_of_a_cut_lowers_the_rows_before_it() -> None:
     path = settled([trade(1, 1), trade(2, 10.1), trade(3, 10.5), trade(4, 20), trade(5, 40)])
     path.see(2)  # 3 is lost, unnoticed
@@ -282,7 +264,6 @@ def test_an_id_missing_at_the_edge_of_a_cut_lowers_the_rows_before_it() -> None:
 # ---- symbols that come and go
 
 
-@unmet("a hole noticed within the last second is not written when the symbol is taken off")
 def test_taking_a_symbol_off_writes_down_what_was_just_noticed() -> None:
     path = settled([trade(1, 1), trade(2, 10.1), trade(3, 10.4), trade(4, 10.8)])
     path.see(2, 4)
@@ -294,7 +275,6 @@ def test_taking_a_symbol_off_writes_down_what_was_just_noticed() -> None:
     assert [(g.from_id, g.to_id) for g in held] == [(3, 3)]
 
 
-@unmet("what was not wanted and a hole that ends in the open second share one key")
 def test_a_hole_into_the_open_second_is_not_called_unwanted() -> None:
     path = settled([trade(1, 1), trade(2, 10.1), trade(3, 10.4), trade(4, 12.8)])
     path.see(2, 4)
@@ -346,7 +326,6 @@ def test_a_gap_that_was_open_when_a_symbol_left_is_repaired_when_it_is_back() ->
     assert (path.second(10).n, path.second(10).complete) == (3, True)
 
 
-@unmet("the new start and the inherited gap both restore the same trades")
 def test_back_in_the_same_minute_no_trade_counts_twice() -> None:
     path = settled([trade(1, 1), trade(2, 10.1), trade(3, 10.4), trade(4, 10.8), trade(5, 200)])
     path.see(2, 4)
@@ -359,7 +338,6 @@ def test_back_in_the_same_minute_no_trade_counts_twice() -> None:
     assert path.second(10).n == 3
 
 
-@unmet("the minute in which a symbol left is handed on as whole when an older gap in it is repaired")
 def test_the_minute_in_which_a_symbol_left_is_not_called_whole() -> None:
     path = settled([trade(1, 1), trade(2, 10.1), trade(3, 10.4), trade(4, 10.8), trade(5, 40), trade(6, 200)])
     path.see(2, 4)
@@ -376,7 +354,6 @@ def test_the_minute_in_which_a_symbol_left_is_not_called_whole() -> None:
 # ---- ids that begin anew
 
 
-@unmet("every trade of a listing that counts from the beginning again is taken for a repetition")
 def test_a_venue_that_counts_anew_is_not_taken_for_silence() -> None:
     path = settled([trade(5_001, 1), trade(5_002, 10)])
     path.see(5_002)
@@ -405,7 +382,6 @@ def running(path: Path) -> tuple[Line[Series], Outlet]:
     return line, outlet
 
 
-@unmet("a connection lost before its first cadence frame leaves its symbols without a gap")
 def test_blind_time_after_a_connection_that_only_brought_a_trade_is_not_whole() -> None:
     path = settled([trade(1, 1), trade(2, 13), trade(3, 20)])
     line, outlet = running(path)
@@ -417,7 +393,6 @@ def test_blind_time_after_a_connection_that_only_brought_a_trade_is_not_whole() 
     assert not path.bar(60).complete
 
 
-@unmet("a symbol that leaves and comes back before its stream was ended is never covered again")
 def test_a_symbol_that_comes_back_at_once_is_covered() -> None:
     path = settled([trade(1, 1), trade(2, 20)])
     line, _ = running(path)
