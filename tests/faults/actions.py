@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Awaitable, Callable
 
 from tests.faults.broker import end_memory_alarm, ring_memory_alarm
-from tests.faults.world import World, set_status
+from tests.faults.evidence import CALL_TIMEOUT_S
+from tests.faults.world import World
+from tests.stage import Process, publish_symbol_events, write_registry
 
 STANDBY_WITHIN_S = 10.0
 TAKEOVER_WITHIN_S = 5.0
@@ -108,7 +111,7 @@ async def take_over(world: World) -> None:
     assert took_s <= TAKEOVER_WITHIN_S, f"take-over took {took_s:.1f} s"
 
 
-async def _stand_by(world: World):
+async def _stand_by(world: World) -> Process:
     second = await world.start_ingestor()
 
     async def stands_by() -> bool:
@@ -130,12 +133,20 @@ async def outage(world: World, minutes: int, kill: bool = True) -> None:
 # ---- the registry
 
 
+async def _set_status(world: World, symbol: str, status: str) -> None:
+    """Change a registry row and say so on the bus; the follower reads the table again by itself when that is lost."""
+    await write_registry(world.stage, {symbol: status})
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            await publish_symbol_events(world.stage, [symbol])
+
+
 async def exclude(world: World, symbol: str) -> None:
-    await set_status(world, symbol, "EXCLUDED")
+    await _set_status(world, symbol, "EXCLUDED")
 
 
 async def include(world: World, symbol: str) -> None:
-    await set_status(world, symbol, "ACTIVE")
+    await _set_status(world, symbol, "ACTIVE")
 
 
 # ---- the servers

@@ -12,6 +12,8 @@ from typing import Any
 LIVE_WITHIN_S = 10.0
 WHOLE_WITHIN_S = 30.0
 ROWS_PER_S = 3_000
+FAILOVER_S = 18.0
+"""At speed 10 long enough for the fallback to give a whole minute."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,8 @@ def stream_faults(window_s: float) -> list[Scenario]:
     ]  # fmt: skip
 
 
-def failover_faults(window_s: float) -> list[Scenario]:
+def failover_faults(long_s: float) -> list[Scenario]:
     """The primary away long enough for the other venue to speak, and both of them away."""
-    long_s = 3 * window_s + 6
     return [
         scenario("primary silent for minutes", venue(0, "silent", for_s=long_s), hits="socket", lossy=True,
                  proof={"okx": 4, "gaps": 4}),
@@ -173,8 +174,8 @@ def server_faults(down_s: float) -> list[Scenario]:
 def single_faults(window_s: float, down_s: float) -> list[Scenario]:
     """Every fault alone: `window_s` for those of the venue, `down_s` for servers."""
     return [
-        *stream_faults(window_s), *failover_faults(window_s), *rest_faults(window_s), *process_faults(window_s),
-        *database_faults(window_s), *server_faults(down_s),
+        *stream_faults(window_s), *failover_faults(max(down_s, FAILOVER_S)), *rest_faults(window_s),
+        *process_faults(window_s), *database_faults(window_s), *server_faults(down_s),
     ]  # fmt: skip
 
 

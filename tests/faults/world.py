@@ -25,16 +25,9 @@ from ops.services import Servers
 from tests.faults.evidence import AWAY, CALL_TIMEOUT_S, Evidence, Witness
 from tests.faults.log_tail import LogTail
 from tests.servers import fresh_database, fresh_vhost
-from tests.stage import Process, Stage, open_stage, publish_symbol_events, write_registry
+from tests.stage import Process, Stage, open_stage, write_registry
 
 BEGIN_WITHIN_S = 40.0
-DUMPED = (
-    "feed_gaps ORDER BY symbol, from_time",
-    "ingest_cursors",
-    "raw_bars WHERE NOT complete OR source <> 'binance' ORDER BY symbol, time",
-    "footprint_1s WHERE NOT complete OR source <> 'binance' ORDER BY symbol, time",
-)
-
 SWITCHES = """
 CREATE TABLE fault_switch (slow_s double precision NOT NULL, full_disk boolean NOT NULL);
 INSERT INTO fault_switch VALUES (0, false);
@@ -251,14 +244,6 @@ class World:
         log = self.ingestor.tail(12) if self.ingestor else ""
         return "; ".join(lines) + "\n" + log
 
-    async def dump(self) -> None:
-        """Leave the ledger, the cursors and all rows without proof beside the logs."""
-        with contextlib.suppress(*AWAY), (self.stage.folder / "dump.txt").open("w") as file:
-            for table in DUMPED:
-                file.writelines(
-                    f"{table} {tuple(row.values())}\n" for row in await self.fetch(f"SELECT * FROM {table}")
-                )
-
     # ---- evidence
 
     @property
@@ -306,11 +291,3 @@ async def open_world(
                     yield world
                 finally:
                     await world.end()
-
-
-async def set_status(world: World, symbol: str, status: str) -> None:
-    """Change a registry row and say so on the bus; the follower reads the table again by itself when that is lost."""
-    await write_registry(world.stage, {symbol: status})
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            await publish_symbol_events(world.stage, [symbol])
