@@ -46,6 +46,48 @@ def named_failures() -> Generator[None]:
         raise try_later(error) from error
 
 
+class _Connection(Connection):
+    """The library's connection, with room for all that is published at once: with ten places, its default, a batch
+    takes a turn of the loop for each message.
+    """
+
+    FRAME_BUFFER_SIZE = 512
+
+
+class _GatheringWriter:
+    """A stream writer that sends what one turn of the loop wrote in one piece, where the loop would send each write."""
+
+    def __init__(self, writer: StreamWriter) -> None:
+        self._writer = writer
+        self._parts: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+
+    def write(self, data: bytes) -> None:
+        """Send before the loop waits again."""
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+
+    async def drain(self) -> None:
+        """Send now, and wait until the socket has taken most of it."""
+        self._send()
+        await self._writer.drain()
+
+    def close(self) -> None:
+        """Send what is left, and close."""
+        self._send()
+        self._writer.close()
+
+    def _send(self) -> None:
+        parts = self._parts
+        if parts and not self._writer.is_closing():
+            self._writer.write(b"".join(parts))
+        parts.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
 class _Wire(TransportFactory):
     """Opens the socket as the library would and keeps a hand on it: close() waits for a peer that may be frozen."""
 
@@ -55,7 +97,7 @@ class _Wire(TransportFactory):
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[StreamReader, StreamWriter]:
         reader, self.writer = await self._inner.create(url, **kwargs)
-        return reader, self.writer
+        return reader, cast(StreamWriter, _GatheringWriter(self.writer))
 
 
 class Link:
@@ -88,7 +130,7 @@ async def open_link(url: str, name: str, *, heartbeat_s: int, timeout_s: float) 
     """Connect and open a channel; raises TryLater. `name` is what the broker's management shows."""
     target = URL(url).update_query(heartbeat=heartbeat_s, name=name)
     wire = _Wire(target)
-    connection = Connection(target, transport_factory=wire)
+    connection = _Connection(target, transport_factory=wire)
     try:
         with named_failures():
             async with asyncio.timeout(timeout_s):
