@@ -7,6 +7,8 @@ here is ever `complete`: the primary's repair replaces it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from common.batch import Batch
 from common.contracts import GRADE_FALLBACK, GRADE_FALLBACK_PART, BarRow
 from common.numbers import format_scaled
@@ -25,11 +27,12 @@ class FallbackSeries:
     """Seconds and minutes of one symbol from the fallback venue.
 
     `since_s` is the second in which the primary was lost: its minute is the first one wanted (None: the primary was
-    never heard). It offers a line what `Series` does.
+    never heard); what lies before `primary_closed_s` is the primary's word alone. It offers a line what `Series` does.
     """
 
-    def __init__(self, stream: Stream, since_s: int | None) -> None:
+    def __init__(self, stream: Stream, since_s: int | None, primary_closed_s: Callable[[], int] = lambda: 0) -> None:
         self.stream = stream
+        self._primary_closed_s = primary_closed_s
         self.young = False
         self.closed_s = 0
         self.watermark_ms = 0
@@ -128,14 +131,15 @@ class FallbackSeries:
 
     def drain(self, batch: Batch) -> None:
         """Hand on what was closed."""
+        theirs_s = self._primary_closed_s()
         for row in self._candles:
             batch.put_bar(row)
         self._candles.clear()
-        for second in self._ready_s:
+        for second in [s for s in self._ready_s if s >= theirs_s]:
             brick = self._minutes[minute_of(second)][second]
             batch.put_footprint(footprint_row(brick, *self._row_of(minute_of(second))))
         self._ready_s.clear()
-        for minute in self._ready_minutes:
+        for minute in [m for m in self._ready_minutes if m + 60 > theirs_s]:
             self._emit_minute(minute, batch)
         self._ready_minutes.clear()
         for minute in [m for m in self._minutes if m < minute_of(self.closed_s) - 60 * KEEP_MINUTES]:

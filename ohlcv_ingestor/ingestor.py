@@ -34,6 +34,10 @@ SERVICE = "ohlcv"
 VENUE = "binance"
 
 
+ReliefMaker = Callable[[str, Outlet, Callable[[str], int]], Relief | None]
+"""Gives a line its fallback: its name, where its rows go, and up to which second the primary spoke for a pair."""
+
+
 @dataclass
 class Track:
     """One feed with its line, the symbols that travel on it, and who speaks for them while it is blind."""
@@ -57,7 +61,7 @@ class Ingestor:
 
     def __init__(
         self, settings: OhlcvSettings, market: Market, clock: Clock, query: Query, publisher: Publisher,
-        listings: dict[str, Listing], make_relief: Callable[[str, Outlet], Relief | None],
+        listings: dict[str, Listing], make_relief: ReliefMaker,
         spawn_reader: Callable[[str, Track], None],
     ) -> None:  # fmt: skip
         self.outlet = Outlet()
@@ -173,7 +177,7 @@ class Ingestor:
         line, relief = track.line, track.relief
         if relief is None:
             return line.stall(now_s, self._clock.rate)
-        relief.judge(now_s - line.moved_s, {symbol: one.closed_s or None for symbol, one in line.series.items()})
+        relief.judge(track.feed.data_age_s(), {symbol: one.closed_s or None for symbol, one in line.series.items()})
         return line.stall(now_s, self._clock.rate, relief.relieved(now_s))
 
     def hand_on(self) -> None:
@@ -232,7 +236,12 @@ class Ingestor:
         feed = Feed(market, settings.agg_ws_url, settings.feed_limits(), self._clock, name, self._attempts)
         line: Line[Series] = Line(self.outlet, self._symbol_of.get, settings.line_limits())
         line.moved_s = self._clock.monotonic_s()
-        track = Track(feed, line, self._make_relief(f"{name}-fallback", self.outlet))
+
+        def closed_s(symbol: str) -> int:
+            series = line.series.get(symbol)
+            return 0 if series is None else series.closed_s
+
+        track = Track(feed, line, self._make_relief(f"{name}-fallback", self.outlet, closed_s))
         self.tracks.append(track)
         self._spawn_reader(name, track)
 

@@ -52,7 +52,7 @@ class RegistryFollower:
     async def _note(self, message: BusMessage) -> None:
         try:
             msgspec.json.decode(message.body, type=SymbolEvent)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise BadInput(f"{message.key}: {error}") from error
         self._stale.set()
 

@@ -35,12 +35,12 @@ class Repairer:
     def __init__(
         self, rest: RestClient, clock: Clock, limits: RepairLimits, at_once: int,
         series: Callable[[], Iterable[Series]], begin: Callable[[Series, Start], None], ended: Callable[[Series], None],
-        silence_s: float, stalled: Callable[[Series], None],
+        silence_s: float, stalled: Callable[[Series], None], has_room: Callable[[], bool],
     ) -> None:  # fmt: skip
         self.repaired_total = 0
         self.failures_total = 0
         self.stalled_total = 0
-        self._silence_s, self._stalled = silence_s, stalled
+        self._silence_s, self._stalled, self._has_room = silence_s, stalled, has_room
         self._rest, self._clock, self._limits = rest, clock, limits
         self._series, self._begin, self._ended = series, begin, ended
         self._places = asyncio.Semaphore(at_once)
@@ -150,6 +150,9 @@ class Repairer:
         try:
             ask = next(asking)
             while True:
+                # What is restored must not push itself out of the write buffer.
+                while not self._has_room():  # noqa: ASYNC110 - the buffer has no event
+                    await asyncio.sleep(self.every_s)
                 answer = await self._fetch(series, ask)
                 if not self._answering:
                     self._answering = True

@@ -305,7 +305,9 @@ class Series:
             subsumed=[g for g in gap.subsumed if g.from_id >= first_id],
         )  # fmt: skip
         if gap is self.ids.tail:
-            self.ids.next_id = first_id
+            # Now that ids are known to be missing they may lie anywhere after the last trade.
+            gap.from_ms, gap.retract = min(gap.from_ms, self.ids.last_ms or gap.from_ms), True
+            self.ids.next_id, self.ids.last_ms = first_id, max(self.ids.last_ms, 1000 * from_s)
             gap.missing = [(gap.from_id, first_id - 1)] if first_id > gap.from_id else []
         else:
             gap.missing = clip_runs(gap.missing, gap.from_id, first_id - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -22,8 +22,7 @@ from common.topology import TopologyLimits
 from common.venues import okx_spot
 from common.venues.binance_spot import MARKET
 from ohlcv_ingestor.failover import Failover
-from ohlcv_ingestor.ingestor import Ingestor, Track
-from ohlcv_ingestor.line import Outlet
+from ohlcv_ingestor.ingestor import Ingestor, ReliefMaker, Track
 from ohlcv_ingestor.observing import watch_ingestor
 from ohlcv_ingestor.registry_follower import RegistryFollower
 from ohlcv_ingestor.relief import Relief
@@ -85,7 +84,7 @@ async def main(service: Service[OhlcvSettings]) -> None:
     service.on_stop("rest", rest.close)
     repairer = Repairer(
         rest, clock, settings.repair_limits(), settings.repairs_at_once,
-        ingestor.all_series, ingestor.begin, ingestor.drain, settings.silence_check_s, ingestor.renew,
+        ingestor.all_series, ingestor.begin, ingestor.drain, settings.silence_check_s, ingestor.renew, writer.has_room,
     )  # fmt: skip
     service.spawn("repairer", repairer.run())
     service.spawn("stalls", ingestor.watch_stalls())
@@ -104,13 +103,11 @@ def status_header(listing: Listing | None) -> str:
     return f'{{"symbol_status":"{listing.status}"}}' if listing and listing.status else ""
 
 
-def relief_maker(
-    service: Service[OhlcvSettings], clock: Clock, listings: Mapping[str, Listing]
-) -> Callable[[str, Outlet], Relief | None]:
+def relief_maker(service: Service[OhlcvSettings], clock: Clock, listings: Mapping[str, Listing]) -> ReliefMaker:
     """How each line gets its fallback: lines share one REST client and one count of connection attempts."""
     settings = service.settings
     if settings.fallback == "none":
-        return lambda name, outlet: None
+        return lambda name, outlet, closed_s: None
     budget = WeightBudget(okx_spot.REST_LIMIT, settings.weight_share(), window_s=okx_spot.REST_WINDOW_S)
     rest = RestClient(settings.okx_rest_url, budget, RestLimits(no_hint_pause_s=okx_spot.REST_PAUSE_S), clock)
     service.on_stop("fallback rest", rest.close)
@@ -122,9 +119,9 @@ def relief_maker(
         listing = listings.get(pair)
         return listing.okx_inst_id if listing and listing.okx_inst_id else okx_spot.inst_id_of(pair)
 
-    return lambda name, outlet: Relief(
+    return lambda name, outlet, closed_s: Relief(
         name, market, settings.okx_ws_url, rest, clock, outlet, native, limits,
-        Failover(settings.failover_after_s), attempts,
+        Failover(settings.failover_after_s), attempts, closed_s,
     )  # fmt: skip
 
 

@@ -59,6 +59,10 @@ class Writer:
         """Rows, gaps and cursors not committed yet."""
         return len(self._waiting) + len(self._outlet.batch)
 
+    def has_room(self) -> bool:
+        """Is the buffer less than half full? Repairs wait for room; the stream does not."""
+        return self.waiting() < self._rows_max // 2
+
     def hurry(self) -> None:
         """A minute closed: do not wait for the next flush."""
         self._closed.set()
