@@ -33,10 +33,16 @@ SELECT coalesce(sum(u.last - c.last_id), 0)::bigint
 """
 
 
+async def _settled(ground: Ground) -> bool:
+    if await ground.count("ingest_cursors") < len(ground.symbols) or await ground.count(BACKLOG):
+        return False
+    return not (await ground.metrics())["trading_bus_gaps_open"] if ground.ingestor_port else True
+
+
 async def wait_begun(ground: Ground) -> None:
     """Every first subscription has its history and its cursor, and the bus has it too."""
     deadline = deadline_in(BEGIN_TIMEOUT_S)
-    while await ground.count("ingest_cursors") < len(ground.symbols) or await ground.count(BACKLOG):
+    while not await _settled(ground):
         if time.monotonic() > deadline:
             raise RuntimeError("the symbols did not begin in time")
         await asyncio.sleep(0.5)

@@ -293,6 +293,32 @@ async def test_a_malformed_frame_is_reported_and_the_connection_goes_on(venue: V
         assert got.feed.bad_total == 2 and not got.lost()
 
 
+async def test_a_message_in_pieces_is_one_message_in_its_place(venue: Venue) -> None:
+    async with recording(make_feed(venue, CALM)) as got:
+        await until_live(got)
+        text = aggtrade_text("SOLUSDT", 2)
+        connection = next(iter(venue.streams))
+        await connection.send(aggtrade_text("SOLUSDT", 1))
+        await connection.send([text[:20], text[20:90], text[90:]])
+        await connection.send(aggtrade_text("SOLUSDT", 3))
+        await got.until(lambda: len(got.ids()) == 3)
+        assert got.ids() == [1, 2, 3]
+        assert not got.of(BadFrame) and not got.lost()
+
+
+async def test_a_reader_that_rests_takes_several_frames_at_once_and_loses_none(venue: Venue) -> None:
+    async with recording(make_feed(venue, msgspec.structs.replace(CALM, rest_s=0.1))) as got:
+        await until_live(got)
+        for _ in range(30):
+            venue.trade()
+            await asyncio.sleep(0.01)  # each frame on its own
+        await got.until(lambda: len(got.ids()) == 30)
+        assert got.ids() == list(range(1, 31))
+        came = {time for time, (_, event) in zip(got.times, got.arrivals, strict=True) if isinstance(event, Trade)}
+        assert len(came) <= 15
+        assert not got.lost()
+
+
 async def test_an_oversized_frame_ends_the_connection_only(venue: Venue) -> None:
     limits = msgspec.structs.replace(FAST, frame_bytes_max=10_000)
     async with recording(make_feed(venue, limits)) as got:
