@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from random import Random
 
@@ -129,7 +129,8 @@ def main(minutes: float, seed: int | None, count: int, only: str) -> None:
             until = time.monotonic() + 60 * minutes
             setups = [Setup(seed=seed + number) for number in range(count)]
             lanes = [Lane(number, owned[number], setups[number], keep, until) for number in range(count)]
-            asyncio.run(play(lanes, seed, only))
+            with suppress(KeyboardInterrupt):  # what was played until then is told
+                asyncio.run(play(lanes, seed, only))
     finally:
         end_run()
     sys.exit(conclude(lanes, seed, only))
