@@ -74,7 +74,7 @@ def repair_gap(series: Series, gap: Gap, limits: RepairLimits) -> Generator[Ask,
     if gap.reason == "late":
         yield from _refetch_minutes(series, gap)
         return series.settle(gap)
-    if not gap.narrowed and gap.from_ms < series.watermark_ms - 1000 * (series.limits.backfill_s + 60):
+    if not (gap.narrowed or gap.tries) and gap.from_ms < series.watermark_ms - 1000 * (series.limits.backfill_s + 60):
         yield from _narrow(series, gap)
         return True
     if gap.missing:
