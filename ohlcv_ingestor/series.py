@@ -137,7 +137,7 @@ class Series:
                 ids.open_gap(start)
         ids.changed = [g for g in ids.changed if g in ids.gaps]
         for gap in self._idle:
-            gap.to_id, gap.to_ms = max(first_id, gap.from_id) - 1, max(gap.from_ms, 1000 * from_s)
+            gap.to_id, gap.to_ms = max(first_id, gap.from_id) - 1, max(gap.from_ms, 1000 * from_s - 1)
             ids.changed.append(gap)
         if self._inherited is not None:
             ids.barred = self._inherited.barred + self._idle
