@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-_Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Id = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 # Fits the column that counts trades.
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 _Ms = Annotated[int, msgspec.Meta(ge=0, lt=10**14)]
