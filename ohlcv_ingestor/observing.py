@@ -11,12 +11,16 @@ from common.rest import WeightBudget
 from common.service import Service
 from ohlcv_ingestor.failover import Speaker
 from ohlcv_ingestor.ingestor import VENUE, Ingestor, Track
+from ohlcv_ingestor.lags import Lags, measure_lags
 from ohlcv_ingestor.repairer import Repairer
 from ohlcv_ingestor.settings import OhlcvSettings
 from ohlcv_ingestor.writer import Writer
 
 WRITING_MAX_S = 30.0
 OUTBOX_MAX_S = 30.0
+SYMBOL_BEHIND_MAX_S = 60.0
+GAP_OPEN_MAX_S = 300.0
+BEHIND_TOLD = 20
 
 
 def watch_ingestor(
@@ -46,7 +50,7 @@ def watch_health_of(
         return [_feed_check(track, now_s, service.settings) for track in ingestor.tracks]
 
     def symbols() -> Check:
-        return Check("symbols", bool(ingestor.tracks), {"followed": sum(len(t.symbols) for t in ingestor.tracks)})
+        return _symbols_check([measure_lags(track.line) for track in ingestor.tracks], clock.rate)
 
     def writing() -> Check:
         return check_age("writing", writer.failing_s(), WRITING_MAX_S, waiting=writer.waiting())
@@ -58,6 +62,22 @@ def watch_health_of(
     service.health.add_probe("feeds", feeds)
     service.health.add_probe("writing", writing)
     service.health.add_probe("publishing", publishing)
+
+
+def _symbols_check(lags: list[Lags], rate: float) -> Check:
+    """Every symbol keeps up with its line, and no gap waits for its repair for long; venue time, so the rate counts."""
+    behind = {s: lag for one in lags for s, lag in one.behind_s.items() if lag > SYMBOL_BEHIND_MAX_S * rate}
+    oldest_s = max((one.oldest_gap_s for one in lags), default=0.0)
+    followed = sum(len(one.behind_s) for one in lags)
+    detail: dict[str, object] = {
+        "followed": followed,
+        "behind_s": {symbol: round(lag, 1) for symbol, lag in sorted(behind.items())[:BEHIND_TOLD]},
+        "behind": len(behind),
+        "gaps_open": sum(one.gaps for one in lags),
+        "gaps_parked": sum(one.parked for one in lags),
+        "oldest_gap_s": round(oldest_s, 1),
+    }
+    return Check("symbols", followed > 0 and not behind and oldest_s <= GAP_OPEN_MAX_S * rate, detail)
 
 
 def _feed_check(track: Track, now_s: float, settings: OhlcvSettings) -> Check:
@@ -133,6 +153,23 @@ def _watch_feeds(service: Service[OhlcvSettings], clock: Clock, ingestor: Ingest
     watch_counter(
         registry, "trading_bus_trades_total", "Trade records received.",
         lambda: float(sum(t.line.trades_total for t in ingestor.tracks)),
+    )  # fmt: skip
+    watch_gauge(
+        registry, "trading_bus_symbol_behind_seconds", "Venue time by which the slowest symbol is behind its feed.",
+        lambda: {t.feed.name: max(measure_lags(t.line).behind_s.values(), default=0.0) for t in ingestor.tracks},
+        ("feed",),
+    )  # fmt: skip
+    watch_gauge(
+        registry, "trading_bus_gap_age_seconds", "Venue time since the oldest gap under repair ended.",
+        lambda: {t.feed.name: measure_lags(t.line).oldest_gap_s for t in ingestor.tracks}, ("feed",),
+    )  # fmt: skip
+    watch_counter(
+        registry, "trading_bus_trades_ignored_total", "Trades that were known already, or settled by a kline.",
+        lambda: float(sum(s.ignored for s in ingestor.all_series())),
+    )  # fmt: skip
+    watch_counter(
+        registry, "trading_bus_trades_stray_total", "Trades of symbols that are not followed.",
+        lambda: float(sum(t.line.strays_total for t in ingestor.tracks)),
     )  # fmt: skip
     watch_gauge(
         registry, "trading_bus_gaps_open", "Gaps not settled yet.",
