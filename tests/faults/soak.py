@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import sys
 import tempfile
 import time
@@ -71,7 +72,8 @@ class Soak:
             if passed >= due:
                 due += PRINT_EVERY_S
                 click.echo(line_of(sample))
-            await asyncio.sleep(SAMPLE_EVERY_S)
+            # Not in step with the seconds of the market, or the lag would seem to drift.
+            await asyncio.sleep(SAMPLE_EVERY_S * random.uniform(0.75, 1.25))
 
     async def _look(self, at_min: float) -> Sample:
         world = self._world
