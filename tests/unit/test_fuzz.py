@@ -83,6 +83,10 @@ def test_a_damaged_event_is_read_or_bad_input(key: str, value: object, cut: int,
     note(raw[:cut] + put + raw[cut + 1 :])
 
 
+def test_an_event_nested_too_deep_is_bad_input() -> None:
+    note(b'{"symbol":"A","status":"ACTIVE","more":' + b"[" * 100_000)
+
+
 @given(st.text(min_size=1, max_size=20), amounts, st.integers(0, 2**31 - 1), st.booleans(), st.integers(1, 2**31 - 1))
 def test_every_price_message_is_json_that_reads_back(symbol: str, price: int, n: int, whole: bool, rev: int) -> None:
     number = format_scaled(price, 8)
