@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import marshal
+
+from msgspec.structs import astuple
 
 from ohlcv_ingestor.bars import Bar, flat_bar, fold_bricks
 from ohlcv_ingestor.bricks import Brick
@@ -13,24 +15,52 @@ def minute_of(second: int) -> int:
     return second - second % 60
 
 
-@dataclass(slots=True)
 class Minute:
     """Bricks of one minute by second; `prev_close` is the close before it.
 
     `settled` is the venue's own 1 m candle, where one was fetched ahead of the seconds. `emitted_close` is the close
-    last handed on, by which a revision knows whether the flat minutes after it change too.
+    last handed on, by which a revision knows whether the flat minutes after it change too. Bricks that are packed
+    take a third of their room, and come back when they are asked for.
     """
 
-    bricks: dict[int, Brick] = field(default_factory=lambda: dict[int, Brick]())
-    prev_close: int | None = None
-    settled: Bar | None = None
-    emitted_close: int | None = None
+    __slots__ = ("_bricks", "_last_close", "_packed", "emitted_close", "prev_close", "settled")
+
+    def __init__(self) -> None:
+        self.prev_close: int | None = None
+        self.settled: Bar | None = None
+        self.emitted_close: int | None = None
+        self._bricks: dict[int, Brick] = {}
+        self._packed = b""
+        self._last_close = 0
+
+    @property
+    def bricks(self) -> dict[int, Brick]:
+        """Bricks by second, to be changed at will."""
+        if self._packed:
+            # A brick's first field is its second.
+            self._bricks = {values[0]: Brick(*values) for values in marshal.loads(self._packed)}
+            self._packed = b""
+        return self._bricks
+
+    @property
+    def traded(self) -> bool:
+        """Is there any brick?"""
+        return bool(self._packed or self._bricks)
+
+    def pack(self) -> None:
+        """Pack the bricks: most minutes are never looked at again."""
+        if self._bricks:
+            self._last_close = self._bricks[max(self._bricks)].close
+            self._packed = marshal.dumps([astuple(brick) for brick in self._bricks.values()])
+            self._bricks = {}
 
     def close(self) -> int | None:
         """Close of the minute; the previous close where it had no trade."""
         if self.settled is not None:
             return self.settled.c
-        return self.bricks[max(self.bricks)].close if self.bricks else self.prev_close
+        if self._packed:
+            return self._last_close
+        return self._bricks[max(self._bricks)].close if self._bricks else self.prev_close
 
 
 class Ring:
@@ -95,3 +125,9 @@ class Ring:
         """Drop minutes before a second, but for those to keep."""
         for minute in [m for m in self.minutes if m < before and m not in keep]:
             del self.minutes[minute]
+
+    def pack(self, before: int) -> None:
+        """Pack the minutes before a second."""
+        for minute, record in self.minutes.items():
+            if minute < before:
+                record.pack()

@@ -26,6 +26,9 @@ from ohlcv_ingestor.gaps import Gap, clip_runs, gap_row
 from ohlcv_ingestor.ring import Minute, Ring, minute_of
 from ohlcv_ingestor.rows import Rows, Stream
 
+PACK_AT_S = 20
+"""Second of a minute at which those before it are packed: when late trades have come and no bar is waited for."""
+
 
 @dataclass(frozen=True)
 class SeriesLimits:
@@ -230,7 +233,7 @@ class Series:
 
     def last_close(self) -> int | None:
         """Close of the newest trade known."""
-        traded = [m for m, record in self.ring.minutes.items() if record.bricks or record.settled]
+        traded = [m for m, record in self.ring.minutes.items() if record.traded or record.settled]
         return self.ring.minutes[max(traded)].close() if traded else self.ring.carry
 
     def traded_at(self, second: int) -> bool:
@@ -497,6 +500,8 @@ class Series:
 
     def _evict(self) -> None:
         limits, minutes = self.limits, self.ring.minutes
+        if self.closed_s % 60 == PACK_AT_S:
+            self.ring.pack(minute_of(self.closed_s))
         if len(minutes) <= limits.ring_s // 60 + 2:
             return
         keep = {minute_of(self.ids.last_ms // 1000)}
