@@ -54,9 +54,13 @@ class Continuity:
         return True
 
     def lose(self, at_ms: int, reason: str) -> None:
-        """No live connection covers the symbol after `at_ms`: what follows the last id is unknown from here."""
+        """No live connection covers the symbol after `at_ms`: what follows the last id is unknown from here.
+
+        Up to the last trade the ids prove everything, also where coverage had not begun yet.
+        """
         if self.next_id is None:
             return
+        at_ms = max(at_ms, self.last_ms)
         for gap in self.gaps:
             gap.due_ms = None  # a hole that might still have settled by itself is written at once
         if self.tail is not None:

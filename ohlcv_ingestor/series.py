@@ -506,9 +506,11 @@ class Series:
             return
         keep = {minute_of(self.ids.last_ms // 1000)}
         for gap in self.ids.gaps:
-            end_ms = gap.probe_ms if gap.to_ms is None else gap.to_ms
+            end_ms = gap.to_ms if gap.to_ms is not None else gap.probe_ms
+            if gap.to_ms is None and gap.worked:
+                end_ms = 1000 * self.closed_s  # what was restored may lie anywhere up to now
             first, last = minute_of(gap.from_ms // 1000), minute_of((gap.from_ms if end_ms is None else end_ms) // 1000)
-            keep.update(range(first, last + 60, 60) if gap.worked else (first, last))
+            keep.update((first, last) if gap.parked else range(first, last + 60, 60))
         self.ring.evict(minute_of(self.closed_s) - limits.ring_s, keep)
         oldest_ms = 1000 * min(minutes)
         self.ids.barred = [g for g in self.ids.barred if g.to_ms is None or g.to_ms >= oldest_ms]
