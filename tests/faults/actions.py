@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from tests.faults.broker import end_memory_alarm, ring_memory_alarm
 from tests.faults.evidence import CALL_TIMEOUT_S
 from tests.faults.world import World
-from tests.stage import Process, publish_symbol_events, write_registry
+from tests.stage import Process, publish_symbol_events
 
 STANDBY_WITHIN_S = 10.0
 TAKEOVER_WITHIN_S = 5.0
@@ -135,7 +135,8 @@ async def outage(world: World, minutes: int, kill: bool = True) -> None:
 
 async def _set_status(world: World, symbol: str, status: str) -> None:
     """Change a registry row and say so on the bus; the follower reads the table again by itself when that is lost."""
-    await write_registry(world.stage, {symbol: status})
+    pair = symbol.removesuffix("USDT")
+    await world.execute(f"UPDATE coin_registry SET status = '{status}', updated_at = now() WHERE symbol = '{pair}'")
     with contextlib.suppress(Exception):
         async with asyncio.timeout(CALL_TIMEOUT_S):
             await publish_symbol_events(world.stage, [symbol])
@@ -155,15 +156,19 @@ async def include(world: World, symbol: str) -> None:
 async def rabbitmq_down(world: World, for_s: float) -> None:
     assert world.own is not None
     await asyncio.to_thread(world.own.kill_rabbitmq)
-    await asyncio.sleep(for_s)
-    await asyncio.to_thread(world.own.restart_rabbitmq)
+    try:
+        await asyncio.sleep(for_s)
+    finally:
+        await asyncio.to_thread(world.own.restart_rabbitmq)
 
 
 async def postgres_down(world: World, for_s: float) -> None:
     assert world.own is not None
     await asyncio.to_thread(world.own.kill_postgres)
-    await asyncio.sleep(for_s)
-    await asyncio.to_thread(world.own.restart_postgres)
+    try:
+        await asyncio.sleep(for_s)
+    finally:
+        await asyncio.to_thread(world.own.restart_postgres)
 
 
 async def rabbitmq_frozen(world: World, for_s: float) -> None:

@@ -23,6 +23,7 @@ from random import Random
 import click
 
 from ops.servers_private import PrivateServers
+from tests.faults.evidence import AWAY
 from tests.faults.judge import judge_log, judge_tables
 from tests.faults.runner import HEAD, Outcome, line_of, run_scenario, table_of
 from tests.faults.scenarios import Scenario, combine, single_faults
@@ -56,13 +57,14 @@ class Lane:
     async def run(self, scenarios: Iterator[Scenario]) -> None:
         """Play until the time is over; a scenario that was begun is finished."""
         while not self._over():
+            await asyncio.to_thread(self.own.start)  # a broken scenario may have left one of them down
             with tempfile.TemporaryDirectory() as folder:
                 try:
                     async with open_world(Path(folder), self.setup, own=self.own) as world:
                         if not await self._live(world, scenarios, Path(folder)):
                             return
-                except AssertionError as error:
-                    self._note(Outcome("start of a system", None, None, 0, fault=str(error)), Path(folder))
+                except (AssertionError, *AWAY) as error:
+                    self._note(Outcome("start of a system", None, None, 0, fault=repr(error)), Path(folder))
                     return
 
     async def _live(self, world: World, scenarios: Iterator[Scenario], folder: Path) -> bool:

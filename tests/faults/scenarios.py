@@ -107,8 +107,8 @@ def rest_faults(window_s: float) -> list[Scenario]:
         scenario("REST slow", venue(0, "rest_slow", for_s=window_s, by_s=2.0), cut, hits="rest socket", proof=gaps),
         scenario("REST behind", (0, "rest_behind", {"by_ms": 20_000, "for_s": window_s}), cut, hits="rest socket",
                  proof=gaps),
-        scenario("REST budget spent", (0, "restart_with", {"rest_weight_per_min": 30}),
-                 venue(4, "cut", for_s=1), venue(8, "cut", for_s=1), hits="rest socket ingestor", extra_s=75,
+        scenario("REST budget spent", (0, "restart_with", {"rest_weight_per_min": 40}),
+                 venue(4, "cut", for_s=1), venue(8, "cut", for_s=1), hits="rest socket ingestor", extra_s=135,
                  proof=gaps),
     ]  # fmt: skip
 

@@ -28,7 +28,7 @@ COMBINED = [
 SCENARIOS = [
     *pick(
         process_faults(2),
-        "ingestor killed", "ingestor frozen", "25 minutes away", "local clock 10 s fast", "started twice", "take-over",
+        "ingestor killed", "ingestor frozen", "25 minutes away", "local clock 10 s fast", "take-over",
         "excluded and active again in a cut",
     ),
     *database_faults(2),

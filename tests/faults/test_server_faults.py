@@ -10,7 +10,7 @@ from tests.faults.scenarios import Scenario, pick, server_faults
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SCENARIOS = pick(
     server_faults(4),
-    "memory alarm", "RabbitMQ killed", "both killed", "ingestor killed while the broker is away",
+    "memory alarm", "both killed", "ingestor killed while the broker is away",
 )  # fmt: skip
 
 

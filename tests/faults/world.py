@@ -28,6 +28,7 @@ from tests.servers import fresh_database, fresh_vhost
 from tests.stage import Process, Stage, open_stage, write_registry
 
 BEGIN_WITHIN_S = 40.0
+EXECUTE_WITHIN_S = 120.0
 SWITCHES = """
 CREATE TABLE fault_switch (slow_s double precision NOT NULL, full_disk boolean NOT NULL);
 INSERT INTO fault_switch VALUES (0, false);
@@ -71,6 +72,7 @@ class World:
         self.rss_base = 0
         self.witness = Witness(stage.dsn, self.rss)
         self._before = (0, 0)
+        self._asking = asyncio.Lock()
         self.first_s: dict[str, int] = {}
         self.judged_s = 0
         # What any scenario so far may have left to be shown by a later trade, or explained by the ledger.
@@ -84,7 +86,7 @@ class World:
     async def begin(self) -> None:
         """Start everything and wait until all symbols are stored without a hole."""
         await self.start_venue()
-        await self.execute(SWITCHES)
+        await self.stage.con.execute(SWITCHES)
         await write_registry(self.stage, dict.fromkeys(self.symbols, "ACTIVE"))
         await self.execute("UPDATE coin_registry SET okx_inst_id = symbol || '-USDT'")
         self._tasks = [asyncio.create_task(self.witness.run()), asyncio.create_task(self.tail.run())]
@@ -166,18 +168,23 @@ class World:
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """Ask the database, on a connection that comes back; raises one of AWAY."""
-        if self.stage.con.is_closed():
-            self.stage.con = await asyncpg.connect(self.stage.dsn, timeout=CALL_TIMEOUT_S)
-        try:
-            return await self.stage.con.fetch(sql, *args, timeout=CALL_TIMEOUT_S)
-        except AWAY:
-            self.stage.con.terminate()
-            raise
+        async with self._asking:
+            if self.stage.con.is_closed():
+                self.stage.con = await asyncpg.connect(self.stage.dsn, timeout=CALL_TIMEOUT_S)
+            try:
+                return await self.stage.con.fetch(sql, *args, timeout=CALL_TIMEOUT_S)
+            except AWAY:
+                self.stage.con.terminate()
+                raise
 
     async def execute(self, sql: str) -> None:
-        if self.stage.con.is_closed():
-            self.stage.con = await asyncpg.connect(self.stage.dsn, timeout=CALL_TIMEOUT_S)
-        await self.stage.con.execute(sql, timeout=2 * CALL_TIMEOUT_S)
+        """Change something, as soon as the database is there."""
+        async with asyncio.timeout(EXECUTE_WITHIN_S):
+            while True:
+                with contextlib.suppress(*AWAY):
+                    await self.fetch(sql)
+                    return
+                await asyncio.sleep(0.2)
 
     async def venue_s(self) -> int:
         return await self.stage.venue_s()
