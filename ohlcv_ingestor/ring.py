@@ -103,7 +103,9 @@ class Ring:
         span ends with the `newest` trade, because otherwise they may have held trades.
         """
         first = self.minutes.get(from_minute)
-        prev = self.close_before(from_minute) if first is None else first.prev_close
+        prev = (
+            first.prev_close if first is not None and first.prev_close is not None else self.close_before(from_minute)
+        )
         touched: list[int] = []
         changed = True
         minute = from_minute

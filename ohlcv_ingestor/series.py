@@ -143,7 +143,7 @@ class Series:
             gap.to_id, gap.to_ms = max(first_id, gap.from_id) - 1, max(gap.from_ms, 1000 * from_s - 1)
             ids.changed.append(gap)
         if self._inherited is not None:
-            ids.barred = self._inherited.barred + self._idle
+            ids.barred = self._inherited.barred + [g for g in self._idle if (g.to_ms or 0) > g.from_ms]
             for gap in self._inherited.open_gaps:
                 if gap.to_id is None:
                     gap.to_id, gap.to_ms, gap.open_ended = first_id - 1, 1000 * from_s, False
@@ -251,11 +251,16 @@ class Series:
         return [
             g
             for g in self.ids.gaps
-            if not (g.active or g.parked)
+            if not (g.active or g.parked or (g.reason == "late" and not self._minute_settled(g)))
             and (g.recorded or g.silent)
             and (end := g.probe_ms if g.to_id is None else g.to_ms) is not None
             and end <= settled
         ]
+
+    def _minute_settled(self, gap: Gap) -> bool:
+        """A late trade's whole minute is fetched anew, so it has to be over."""
+        end_s = minute_of(gap.from_ms // 1000) + 60
+        return 1000 * (end_s + self.limits.settle_s) <= self.watermark_ms
 
     def restore_trades(self, gap: Gap, trades: Iterable[Trade]) -> None:
         """Add trades fetched for a gap."""
@@ -399,7 +404,7 @@ class Series:
 
     def _add_late(self, t: Trade, second: int) -> None:
         minute = minute_of(second)
-        if minute in self.ring.minutes:
+        if minute >= max(minute_of(self.closed_s) - self.limits.ring_s, self.ring.floor):
             tail = self.ids.tail
             if self.ids.see(t):
                 self._put(t, second)
