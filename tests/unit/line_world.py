@@ -151,6 +151,9 @@ class LineWorld:
                 socket.drop = socket.delay = 0.0
             self.venue.lost.discard(self.venue.trades[self.at].id)
             self.stream(self.venue.trades[self.at].time_ms + self.rng.choice([0, 600, 3_000]))
+        next_id = self.series.ids.next_id
+        if next_id is not None and any(t.id >= next_id for t in self.venue.trades[: self.at]):
+            return  # something was lost that nobody can notice once the symbol is off
         self.wanted = False
         series = self.line.drop(SYMBOL)
         if series is not None:
