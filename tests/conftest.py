@@ -7,12 +7,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ops.private_tree import find_missing_tools
 from ops.server_state import REPOSITORY
 from ops.servers_private import PrivateServers
 from ops.services import Servers, read_given
 from tests.servers import end_run, fresh_database, fresh_vhost, lead_run, own_private_servers, share_servers
+
+# The same examples in every run, so that a red run is red for everybody; HYPOTHESIS_PROFILE=explore looks for new ones.
+settings.register_profile("steady", derandomize=True, database=None)
+settings.register_profile("explore")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 DATA_VARIABLE = "TRADING_BUS_SHARED_DATA"
 NO_MANAGEMENT = "RMQ_URL is given without MANAGEMENT_URL: tests share its vhost"

@@ -37,7 +37,7 @@ def test_no_window_holds_more_than_allowed(pauses: list[float]) -> None:
     for pause in pauses:
         now += pause
         tries.append(now + budget.reserve(now))
-    assert tries == sorted(tries)
+    assert all(b >= a - 1e-9 for a, b in zip(tries, tries[1:], strict=False))
     # Sums of floats round: a try may come a hair early.
     assert all(b - a >= 7 - 1e-9 for a, b in zip(tries, tries[4:], strict=False))
 
