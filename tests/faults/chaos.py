@@ -26,7 +26,7 @@ from ops.servers_private import PrivateServers
 from tests.faults.evidence import AWAY
 from tests.faults.judge import judge_log, judge_tables
 from tests.faults.runner import HEAD, Outcome, line_of, run_scenario, table_of
-from tests.faults.scenarios import Scenario, combine, single_faults
+from tests.faults.scenarios import WHOLE_WITHIN_S, Scenario, combine, single_faults
 from tests.faults.world import Setup, World, open_world
 from tests.servers import end_run, lead_run, own_private_servers
 
@@ -95,6 +95,8 @@ async def judge_life(world: World, number: int) -> Outcome:
     """Everything a system ever stored, once more."""
     name, rows, fault = f"the whole life of system {number}", 0, None
     try:
+        now_s = await world.venue_s()
+        await world.reach(lambda: world.is_whole(now_s), WHOLE_WITHIN_S, "all repaired")
         from_s, to_s = 0, world.judged_s
         rows = (await judge_tables(world, from_s, to_s, missing=world.missing, lossy=world.lossy)).rows
         await judge_log(world, from_s, to_s)

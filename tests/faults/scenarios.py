@@ -127,7 +127,7 @@ def process_faults(window_s: float) -> list[Scenario]:
         scenario("local clock 10 s fast", (0, "restart_with", {"clock_offset_s": 10}), hits="ingestor", proof=gaps),
         scenario("local clock 10 s slow", (0, "restart_with", {"clock_offset_s": -10}), hits="ingestor", proof=gaps),
         scenario("started twice", (0, "twice", {"for_s": 2}), hits="ingestor"),
-        scenario("take-over", (0, "take_over", {}), hits="ingestor", proof=gaps),
+        scenario("take-over", (0, "take_over", {}), hits="ingestor socket", proof=gaps),
         scenario(
             "excluded and active again in a cut",
             venue(0, "cut", for_s=window_s), (0.5, "exclude", {"symbol": "SOLUSDT"}),
