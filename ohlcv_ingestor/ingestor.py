@@ -129,6 +129,7 @@ class Ingestor:
             grade = GRADE_EXACT if complete else GRADE_PART
             row = bar_row(kline_bar(kline), stream.symbol, stream.source, stream.scale, complete, grade)
             self.outlet.batch.put_bar(row, LANE_REPAIR)
+        series.keep_history(start.history)
         series.drain(self.outlet.batch)
 
     def drain(self, series: Series) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.batch import Batch
-from common.contracts import GRADE_EXACT, GRADE_PART, LANE_REPAIR
+from common.contracts import GRADE_EXACT, GRADE_PART, LANE_REPAIR, GapStatus
 from ohlcv_ingestor.bars import bar_row
 from ohlcv_ingestor.bricks import Brick, footprint_row
 from ohlcv_ingestor.continuity import Continuity
@@ -86,7 +86,8 @@ class Rows:
         from_ms, to_ms = 1000 * minute, 1000 * (minute + 60)
         if self._ring.minutes[minute].settled is None:
             return self._whole(from_ms, to_ms)
-        return not any(g.touches(from_ms, to_ms) for g in self._ids.barred)
+        lost = [g for g in self._ids.barred if g.status is GapStatus.SOURCE_MISSING]
+        return not any(g.touches(from_ms, to_ms) for g in lost)
 
     def _brick(self, second: int) -> Brick | None:
         record = self._ring.minutes.get(minute_of(second))

@@ -205,6 +205,12 @@ class Series:
         """The venue has trades that a live connection did not deliver; what follows the last one is unproven."""
         self.ids.doubt(reason)
 
+    def keep_history(self, klines: Iterable[Kline]) -> None:
+        """Minutes before the start that an inherited gap touches: they are handed on again when it ends."""
+        for k in klines:
+            if any(g.touches(1000 * k.open_s, 1000 * (k.open_s + 60)) for g in self.ids.gaps):
+                self.ring.ensure(k.open_s).settled = kline_bar(k)
+
     def ledger_touches(self, from_ms: int, to_ms: int) -> bool:
         """Is there an open or lost gap of an earlier subscription in the span?"""
         gaps = [g for g in self.ids.gaps + self.ids.barred if g.status is not GapStatus.NOT_SUBSCRIBED]

@@ -1,0 +1,40 @@
+"""A minute of the history that a gap of an earlier subscription touches is lifted when that gap ends."""
+
+from __future__ import annotations
+
+from common.batch import Batch
+from common.contracts import GapStatus
+from common.venues.market import Kline, Trade
+from ohlcv_ingestor.gaps import Gap
+from ohlcv_ingestor.rows import Stream
+from ohlcv_ingestor.series import Series, SeriesLimits, Stored
+
+M = 1_790_000_040
+
+
+def trade(trade_id: int, at_s: float) -> Trade:
+    ms = int(1000 * (M + at_s))
+    return Trade("XUSDT", trade_id, 10**10, 10**8, trade_id, trade_id, ms, ms, True)
+
+
+def test_a_history_bar_is_whole_once_the_inherited_gap_is_repaired() -> None:
+    series = Series(Stream("ohlcv", "binance", "XUSDT", "binance", 8), SeriesLimits())
+    old = Gap(11, 12, 1000 * (M - 40), 1000 * (M - 30), "jump", missing=[(11, 12)], recorded=True)
+    idle = Gap(14, None, 1000 * (M - 20), None, "unsubscribed", status=GapStatus.NOT_SUBSCRIBED)
+    series.inherit(Stored(13, M - 20, open_gaps=[old]), [idle])
+    series.resume(1000 * M)
+    series.advance(1000 * (M + 10))
+    series.baseline(20, M, 10**10)
+    series.keep_history(
+        [Kline(M - 60, 10**10, 10**10, 10**10, 10**10, 5 * 10**8, 5 * 10**18, 5, 5 * 10**8, 5 * 10**18)]
+    )
+    batch = Batch()
+    series.advance(1000 * (M + 20))
+    series.drain(batch)
+    series.restore_trades(old, [trade(11, -39), trade(12, -35)])
+    assert series.settle(old)
+    series.settle(series.ids.gaps[0])
+    series.advance(1000 * (M + 30))
+    series.drain(batch)
+    row = batch.bars["XUSDT", M - 60]
+    assert (row.complete, row.grade, row.n) == (True, 4, 5)
