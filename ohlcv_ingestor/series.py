@@ -410,6 +410,9 @@ class Series:
 
     def _add_late(self, t: Trade, second: int) -> None:
         minute = minute_of(second)
+        if self.closed_s - second > self.limits.backfill_s:
+            self.ignored += 1  # no venue is that late: its time is wrong, and its id comes back as a gap
+            return
         if minute >= max(minute_of(self.closed_s) - self.limits.ring_s, self.ring.floor):
             tail = self.ids.tail
             if self.ids.see(t):

@@ -38,3 +38,15 @@ def test_a_history_bar_is_whole_once_the_inherited_gap_is_repaired() -> None:
     series.drain(batch)
     row = batch.bars["XUSDT", M - 60]
     assert (row.complete, row.grade, row.n) == (True, 4, 5)
+
+
+def test_a_trade_with_an_absurd_time_moves_nothing_and_comes_back_as_a_gap() -> None:
+    series = Series(Stream("ohlcv", "binance", "XUSDT", "binance", 8), SeriesLimits())
+    series.restart(Stored(10, M))
+    series.resume(1000 * M)
+    series.add(trade(11, 1))
+    series.add(Trade("XUSDT", 12, 10**10, 10**8, 12, 12, 0, 1000 * (M + 2), True))
+    series.add(trade(13, 3))
+    assert series.ignored == 1
+    assert [(g.from_id, g.to_id) for g in series.ids.gaps] == [(12, 12)]
+    assert min(series.ring.minutes) >= M
