@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 SERVICE = "ohlcv"
 VENUE = "binance"
+NOT_FOLLOWED = 2**62
+"""A second that never comes: of a pair that is no longer wanted the fallback tells nothing."""
 
 
 ReliefMaker = Callable[[str, Outlet, Callable[[str], int]], Relief | None]
@@ -240,7 +242,7 @@ class Ingestor:
 
         def closed_s(symbol: str) -> int:
             series = line.series.get(symbol)
-            return 0 if series is None else series.closed_s
+            return NOT_FOLLOWED if series is None else series.closed_s
 
         track = Track(feed, line, self._make_relief(f"{name}-fallback", self.outlet, closed_s))
         self.tracks.append(track)

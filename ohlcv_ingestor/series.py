@@ -457,11 +457,11 @@ class Series:
         changed, ids.changed = dict.fromkeys(ordered), []
         for gap in changed:
             self._mark_gap(gap)
+            if gap.status is GapStatus.REPAIRED:
+                self._clear_others(gap, batch)
             if not gap.recorded and gap.status is not GapStatus.NOT_SUBSCRIBED:
                 continue
             batch.put_gap(gap_row(gap, stream.service, stream.venue, stream.symbol))
-            if gap.status is GapStatus.REPAIRED:
-                self._clear_others(gap, batch)
             if gap.retract and gap.status is not GapStatus.REPAIRED:
                 to_s = self.closed_s if gap.to_ms is None else gap.to_ms // 1000
                 batch.retract(Retraction(stream.symbol, stream.source, gap.from_ms // 1000, to_s))
