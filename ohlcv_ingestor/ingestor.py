@@ -105,6 +105,7 @@ class Ingestor:
     async def rebuild(self) -> None:
         """Begin every series anew from what is stored: after the buffer was thrown away."""
         async with self._turn:
+            wanted_s = {series.stream.symbol: series.wanted_s for series in self.all_series() if series.young}
             for track in self.tracks:
                 track.line.series.clear()
             if self.writer is not None:
@@ -118,6 +119,7 @@ class Ingestor:
                     await asyncio.sleep(max(self.reload_pause_s, error.wait_s or 0.0))
             for track in self.tracks:
                 for symbol in track.symbols:
+                    series[symbol].wanted_s = wanted_s.get(symbol, series[symbol].wanted_s)
                     track.line.adopt(series[symbol])
 
     def begin(self, series: Series, start: Start) -> None:
@@ -206,7 +208,7 @@ class Ingestor:
         result: dict[str, Series] = {}
         for symbol in symbols:
             stream = Stream(SERVICE, VENUE, symbol, self._market.source, self._market.scale)
-            series = result[symbol] = Series(stream, self._settings.series_limits())
+            series = result[symbol] = Series(stream, self._settings.series_limits(), self._clock.monotonic_s())
             stored, idle = known.states.get(symbol), known.idle.get(symbol)
             if stored is not None and idle:
                 series.inherit(stored, idle)
@@ -229,8 +231,11 @@ class Ingestor:
             if symbol in track.symbols:
                 track.symbols.discard(symbol)
                 series = track.line.drop(symbol)
-                if series is not None:
-                    series.retire(self.outlet.batch)
+                if series is None:
+                    continue
+                if track.line.blind(self._clock.monotonic_s()):
+                    series.lose(series.watermark_ms, "unsubscribed")  # wanted until now, and unknown since then
+                series.retire(self.outlet.batch)
 
     def _add_track(self) -> None:
         settings = self._settings

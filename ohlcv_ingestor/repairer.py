@@ -138,7 +138,9 @@ class Repairer:
 
     async def _start(self, series: Series) -> float:
         self._untraded.discard(series)
-        start = await self._drive(series, begin_symbol(series.start_second() or 0, series.limits.backfill_s))
+        waited_s = self._clock.venue_s(self._clock.monotonic_s() - series.wanted_s)
+        from_s = series.start_second(waited_s) or 0
+        start = await self._drive(series, begin_symbol(from_s, series.limits.backfill_s))
         if start is None:
             self._untraded.add(series)
             return self.no_trade_yet_s

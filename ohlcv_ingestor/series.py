@@ -54,10 +54,14 @@ class Stored:
 
 
 class Series:
-    """State of one (venue, symbol). It is young, and says nothing, until `restart` or `baseline` gave it a start."""
+    """State of one (venue, symbol). It is young, and says nothing, until `restart` or `baseline` gave it a start.
 
-    def __init__(self, stream: Stream, limits: SeriesLimits) -> None:
+    `wanted_s` is when it became wanted, by our monotonic clock.
+    """
+
+    def __init__(self, stream: Stream, limits: SeriesLimits, wanted_s: float = 0.0) -> None:
         self.stream = stream
+        self.wanted_s = wanted_s
         self.limits = limits
         self.ids = Continuity(limits.gap_settle_ms)
         self.ring = Ring()
@@ -99,15 +103,18 @@ class Series:
                 ids.open_gap(gap)
         ids.open_gap(tail)
 
-    def start_second(self) -> int | None:
-        """Where a young series may begin: a settled minute, and no later than the first trade it saw."""
+    def start_second(self, waited_s: float = 0.0) -> int | None:
+        """Where a young series may begin: a settled minute, no later than the first trade it saw.
+
+        `waited_s` is how long it has been wanted, in venue time: a blind primary must not shorten what is owed.
+        """
         if not self.young or not self.watermark_ms:
             return None
         now_s, seen = self.watermark_ms // 1000, self.ids.first_seen
-        from_s = minute_of(now_s - self.limits.settle_s)
+        from_s = minute_of(now_s - self.limits.settle_s - int(waited_s))
         if seen is not None:
-            from_s = max(min(from_s, minute_of(seen.time_ms // 1000)), minute_of(now_s - self.limits.backfill_s) + 60)
-        return from_s
+            from_s = min(from_s, minute_of(seen.time_ms // 1000))
+        return max(from_s, minute_of(now_s - self.limits.backfill_s) + 60)
 
     def inherit(self, stored: Stored, idle: list[Gap]) -> None:
         """Know, before a new start, what an earlier subscription left: open gaps, and the `idle` time since then."""

@@ -11,6 +11,7 @@ from common.feed_events import Lost, Subscribed
 from common.venues.market import Cadence, Kline, Trade
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
 from ohlcv_ingestor.repair import Answer, AskTrades, RepairLimits, begin_symbol, repair_gap
+from ohlcv_ingestor.ring import minute_of
 from ohlcv_ingestor.series import Series, SeriesLimits
 from tests.unit.line_world import LedgerTables
 from tests.unit.ohlcv_model import STREAM, T0, Venue
@@ -408,3 +409,13 @@ def test_klines_of_the_model_hold_what_they_should() -> None:
     answer = venue.answer(AskTrades(start_ms=1000 * T0, limit=1), 1000 * (T0 + 90))
     assert [t.id for t in answer.trades] == [1]
     assert all(isinstance(k, Kline) for k in answer.klines)
+
+
+def test_a_symbol_that_waited_for_a_blind_primary_begins_where_it_became_wanted() -> None:
+    path = Path([trade(1, 10), trade(2, 300)])
+    path.series = Series(STREAM, path.limits, wanted_s=50.0)
+    path.to(320)
+    assert path.series.start_second() == T0 + 300
+    assert path.series.start_second(200.0) == T0 + 60
+    path.to(20_000)
+    assert path.series.start_second(50_000.0) == minute_of(T0 + 20_000 - path.limits.backfill_s) + 60
