@@ -1,14 +1,8 @@
-"""The writer: one transaction per flush for rows, gaps, cursors and the messages that announce them.
-
-One dedicated connection holds the owner's advisory lock and does every write, so the right to write and the writes die
-together. A second connection serves table loads and the outbox.
-"""
+"""Price rows: one transaction per flush for rows, gaps, cursors and the messages that announce them."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import asyncpg
@@ -28,11 +22,11 @@ from common.contracts import (
     bar_message,
     footprint_message,
 )
-from common.errors import Reconnect, Superseded, TryLater
+from common.database import Database, StoreLimits
 from common.numbers import trim_decimal
-from common.postgres import Connection, PostgresLimits, connect, named_errors
+from common.postgres import Connection
 
-log = logging.getLogger(__name__)
+__all__ = ["Committed", "Store", "StoreLimits"]
 
 _BAR_SPAN_S = 60
 _FOOTPRINT_SPAN_S = 1
@@ -40,19 +34,6 @@ _FOOTPRINT_SPAN_S = 1
 _Row = TypeVar("_Row", BarRow, FootprintRow)
 _Revisions = dict[RowKey, tuple[_Row, int, int]]
 """key -> (row as it is stored now, its rev, its lane)."""
-
-
-class StoreLimits(msgspec.Struct, frozen=True):
-    """Bounds of the store."""
-
-    commit_timeout_s: float = 15.0
-    query_timeout_s: float = 10.0
-    lock_retry_s: float = 5.0
-    """After a lost connection the server may take a moment to free our own lock."""
-    lock_poll_s: float = 0.1
-    outbox_messages_max: int = 1_000
-    """Messages in one outbox row: one unconfirmed message sends its row's others again."""
-    postgres: PostgresLimits = PostgresLimits()
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -68,10 +49,9 @@ def _no_headers(symbol: str) -> str:
 
 
 class Store:
-    """Everything a service writes to, and reads from, the database.
+    """What writes price rows (see `Database` for `owner` and `epoch`).
 
-    `owner` names the instance ("ohlcv/0/1"): its lock and its outbox rows. `headers_for` gives the JSON header text
-    of a symbol's messages. `epoch` marks message ids of another life of the database.
+    `headers_for` gives the JSON header text of a symbol's messages.
     """
 
     def __init__(
@@ -84,113 +64,23 @@ class Store:
         limits: StoreLimits | None = None,
     ) -> None:
         self.owner = owner
-        self._dsn = dsn
+        self.database = Database(dsn, owner, epoch=epoch, limits=limits)
+        self.acquire = self.database.acquire
+        self.query = self.database.query
+        self.close = self.database.close
         self._headers_for = headers_for
-        self._epoch = epoch
-        self._limits = limits or StoreLimits()
-        self._writer: Connection | None = None
-        self._owned = False
-        self._writer_turn = asyncio.Lock()
-        self._reader: Connection | None = None
-        self._reader_turn = asyncio.Lock()
-
-    async def acquire(self) -> bool:
-        """Try to become the owner; False while another process is. Raises TryLater while the server is away."""
-        con = self._writer
-        if con is None or con.is_closed():
-            con = self._writer = await connect(self._dsn, f"{self.owner}/writer", self._limits.postgres)
-            self._owned = False
-        if not self._owned:
-            try:
-                with named_errors():
-                    self._owned = await con.fetchval(sql.TRY_LOCK, self.owner)
-            except BaseException:
-                self._drop_writer()
-                raise
-            if self._owned:
-                log.info("write lock taken", extra={"owner": self.owner})
-        return self._owned
 
     async def commit(self, batch: Batch, *, force: bool = False) -> Committed:
         """Write a batch in one transaction; exactly the rows that changed are announced, in the same transaction.
 
         Committing the same batch again changes and announces nothing, so after any error the caller repeats it.
-        `force` skips the grade rule. Raises Reconnect when it is not known whether the commit happened, TryLater when
-        the server has no room, Superseded when another process took the lock meanwhile.
+        `force` skips the grade rule. Raises what `Database.transact` raises.
         """
         if not batch:
             return Committed(0, 0, 0)
-        async with self._writer_turn:
-            return await self._commit(batch, force)
+        return await self.database.transact(lambda con: self._write(con, batch, force))
 
-    async def query(self, text: str, *args: object, timeout_s: float | None = None) -> list[asyncpg.Record]:
-        """Run one statement on the second connection, which comes back by itself after a loss.
-
-        Raises TryLater (Reconnect) while the server is away or does not answer in time.
-        """
-        limit = timeout_s or self._limits.query_timeout_s
-        with named_errors():
-            async with asyncio.timeout(limit), self._reader_turn:
-                con = self._reader
-                if con is None or con.is_closed():
-                    con = self._reader = await connect(self._dsn, f"{self.owner}/reader", self._limits.postgres)
-                try:
-                    return await con.fetch(text, *args, timeout=limit)
-                except (asyncpg.PostgresError, ValueError):
-                    raise
-                except BaseException:
-                    # Cut off in the middle: the connection, and any lock it held, goes with the call.
-                    con.terminate()
-                    self._reader = None
-                    raise
-
-    async def close(self) -> None:
-        """Close both connections, and with them give up the lock."""
-        for con in (self._writer, self._reader):
-            if con is not None and not con.is_closed():
-                try:
-                    await con.close(timeout=self._limits.postgres.connect_timeout_s)
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    con.terminate()
-        self._writer = self._reader = None
-        self._owned = False
-
-    async def _commit(self, batch: Batch, force: bool) -> Committed:
-        con = await self._owned_writer()
-        try:
-            with named_errors():
-                async with asyncio.timeout(self._limits.commit_timeout_s), con.transaction():
-                    return await self._write(con, batch, force)
-        except TryLater as error:
-            if isinstance(error, Reconnect):
-                log.warning("commit in doubt", extra={"owner": self.owner, "error": str(error)})
-                self._drop_writer()
-            raise
-        except BaseException:
-            self._drop_writer()
-            raise
-
-    def _drop_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.terminate()
-        self._writer = None
-        self._owned = False
-
-    async def _owned_writer(self) -> Connection:
-        if self._writer is not None and self._owned and not self._writer.is_closed():
-            return self._writer
-        try:
-            async with asyncio.timeout(self._limits.lock_retry_s):
-                while not await self.acquire():  # noqa: ASYNC110 - a server's lock has no event
-                    await asyncio.sleep(self._limits.lock_poll_s)
-        except TimeoutError as error:
-            if self._writer is None:
-                raise Reconnect("database: no connection in time") from error
-            raise Superseded(f"another process holds the write lock of {self.owner}") from error
-        assert self._writer is not None
-        return self._writer
-
-    async def _write(self, con: Connection, batch: Batch, force: bool) -> Committed:
+    async def _write(self, con: Connection, batch: Batch, force: bool) -> tuple[Committed, Sequence[OutgoingMessage]]:
         bars: _Revisions[BarRow] = {}
         footprints: _Revisions[FootprintRow] = {}
         if batch.retractions:
@@ -207,9 +97,7 @@ class Store:
         if batch.gaps:
             await con.execute(sql.UPSERT_GAPS, *sql.gap_arguments(gap for _, gap in sorted(batch.gaps.items())))
         messages = self._messages(bars, footprints)
-        if messages:
-            await con.executemany(sql.INSERT_OUTBOX, self._outbox_rows(messages))
-        return Committed(len(bars), len(footprints), len(messages))
+        return Committed(len(bars), len(footprints), len(messages)), messages
 
     def _messages(
         self, bars: Mapping[RowKey, tuple[BarRow, int, int]], footprints: Mapping[RowKey, tuple[FootprintRow, int, int]]
@@ -225,21 +113,9 @@ class Store:
 
     def _dressed(self, message: OutgoingMessage, symbol: str) -> OutgoingMessage:
         headers = self._headers_for(symbol)
-        if not headers and not self._epoch:
+        if not headers:
             return message
-        ident = f"{message.message_id}~{self._epoch}" if self._epoch else message.message_id
-        return OutgoingMessage(message.key, ident, message.body, message.lane, headers)
-
-    def _outbox_rows(self, messages: list[OutgoingMessage]) -> list[tuple[object, ...]]:
-        most = self._limits.outbox_messages_max
-        rows: list[tuple[object, ...]] = []
-        for lane in sorted({m.lane for m in messages}):
-            mine = [m for m in messages if m.lane == lane]
-            for start in range(0, len(mine), most):
-                part = mine[start : start + most]
-                keys, ids, headers = [m.key for m in part], [m.message_id for m in part], [m.headers for m in part]
-                rows.append((self.owner, lane, keys, ids, headers, [m.body for m in part]))
-        return rows
+        return OutgoingMessage(message.key, message.message_id, message.body, message.lane, headers)
 
 
 async def _retract(
