@@ -129,6 +129,7 @@ class AmqpPublisher:
         self._waiting = asyncio.Event()
         self.confirmed_total = 0
         self.transient_dropped_total = 0
+        self.dead_total = 0
         self.connects_total = 0
 
     def refusal(self, message: OutgoingMessage) -> str | None:
@@ -161,6 +162,7 @@ class AmqpPublisher:
         """Send soon, if at all: beats are not stored by the broker, dead letters are. Needs `run`."""
         dead = exchange == EXCHANGE_DEAD
         queue = self._dead if dead else self._beats
+        self.dead_total += dead
         if self.refusal(message) is not None or len(queue) == queue.maxlen:
             self.transient_dropped_total += 1
             if self.refusal(message) is not None:

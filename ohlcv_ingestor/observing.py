@@ -115,6 +115,18 @@ def _count_failovers(track: Track) -> int:
     return 0 if track.relief is None else (track.relief.failover.changes + 1) // 2
 
 
+def _skew_s(track: Track, clock: Clock, lateness_ms: int) -> float | None:
+    """Our wall clock less the venue's when its newest event came in: skew and travel time; None while it is unknown.
+
+    Where venue time runs at another rate (tapes) the two clocks have nothing to do with each other.
+    """
+    line, now_s = track.line, clock.monotonic_s()
+    if not line.watermark_ms or line.blind(now_s) or clock.rate != 1.0:
+        return None
+    came_ms = clock.wall_ms() - 1000 * (now_s - line.moved_s)
+    return (came_ms - line.watermark_ms - lateness_ms) / 1000
+
+
 def _watch_feeds(service: Service[OhlcvSettings], clock: Clock, ingestor: Ingestor) -> None:
     registry = service.registry
 
@@ -176,6 +188,17 @@ def _watch_feeds(service: Service[OhlcvSettings], clock: Clock, ingestor: Ingest
         lambda: float(sum(len(s.ids.gaps) for s in ingestor.all_series())),
     )  # fmt: skip
     watch_gauge(
+        registry, "trading_bus_gaps_parked", "Gaps older than what is repaired by itself, left for an operator.",
+        lambda: float(sum(measure_lags(t.line).parked for t in ingestor.tracks)),
+    )  # fmt: skip
+    watch_gauge(
+        registry, "trading_bus_clock_skew_seconds", "Our wall clock less the venue's event time on arrival.",
+        lambda: {
+            t.feed.name: skew for t in ingestor.tracks
+            if (skew := _skew_s(t, clock, service.settings.lateness_ms)) is not None
+        }, ("feed",),
+    )  # fmt: skip
+    watch_gauge(
         registry,
         "trading_bus_symbols",
         "Symbols followed.",
@@ -209,6 +232,14 @@ def _watch_path(
     watch_counter(
         registry, "trading_bus_beats_dropped_total", "Beats dropped because the broker was away.",
         lambda: float(publisher.transient_dropped_total),
+    )  # fmt: skip
+    watch_counter(
+        registry, "trading_bus_dead_letters_total", "Frames that could not be read, kept as dead letters.",
+        lambda: float(publisher.dead_total),
+    )  # fmt: skip
+    watch_counter(
+        registry, "trading_bus_messages_refused_total", "Messages that the broker would never take.",
+        lambda: float(outbox.refused_total),
     )  # fmt: skip
     watch_counter(registry, "trading_bus_repairs_total", "Gaps settled.", lambda: float(repairer.repaired_total))
     watch_counter(
