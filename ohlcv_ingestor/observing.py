@@ -83,10 +83,10 @@ def _symbols_check(lags: list[Lags], rate: float) -> Check:
 def _feed_check(track: Track, now_s: float, settings: OhlcvSettings) -> Check:
     """A feed is healthy while the primary delivers: that the fallback speaks meanwhile is told, and is no health."""
     line, stale_s = track.line, settings.stale_after_s
+    # Every symbol followed; None before its first trade.
     ages = {
-        symbol: round((line.watermark_ms - series.last_ms) / 1000, 1)
+        symbol: round((line.watermark_ms - series.last_ms) / 1000, 1) if series.last_ms and line.watermark_ms else None
         for symbol, series in line.series.items()
-        if series.last_ms and line.watermark_ms
     }
     age_s = track.feed.data_age_s()
     return Check(
