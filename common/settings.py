@@ -90,6 +90,9 @@ class ServiceSettings(BaseSettings):
     # Added to this machine's wall clock: for one that is known to be wrong, and for tests that make it wrong.
     clock_offset_s: float = Field(default=0.0, ge=-86_400, le=86_400, allow_inf_nan=False)
     stop_timeout_s: float = Field(default=10.0, gt=0, le=300, allow_inf_nan=False)
+    commit_timeout_s: float = Field(default=15.0, gt=0)
+    # Size of trading.bus.log; arguments of queues that exist already are kept.
+    bus_log_max_bytes: int = Field(default=5_000_000_000, ge=1_000_000)
 
 
 def load_settings(cls: type[SettingsT]) -> SettingsT:

@@ -15,6 +15,7 @@ from common.clock import Clock
 from common.contracts import GRADE_EXACT, GRADE_PART, LANE_REPAIR
 from common.errors import TryLater
 from common.feed import Feed
+from common.listings import Listing
 from common.publisher import Publisher, publish_dead
 from common.venues.market import Market
 from ohlcv_ingestor.bars import bar_row, kline_bar
@@ -25,7 +26,7 @@ from ohlcv_ingestor.repair import Start
 from ohlcv_ingestor.rows import Stream
 from ohlcv_ingestor.series import Series
 from ohlcv_ingestor.settings import OhlcvSettings
-from ohlcv_ingestor.symbols import Listing, compare_symbols, place_symbols
+from ohlcv_ingestor.symbols import compare_symbols, place_symbols
 from ohlcv_ingestor.writer import Writer
 
 log = logging.getLogger(__name__)

@@ -9,60 +9,32 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from common.backoff import AttemptBudget
-from common.bus import Bus
 from common.clock import Clock
-from common.consuming import BusLimits
 from common.errors import TryLater
-from common.outbox import Outbox
-from common.publisher import AmqpPublisher
+from common.ground import lay_ground
+from common.listings import Listing, choose_symbols
+from common.registry_follower import RegistryFollower
 from common.rest import RestClient, RestLimits, WeightBudget
 from common.service import Service
-from common.store import Store, StoreLimits
-from common.topology import TopologyLimits
 from common.venues import okx_spot
 from common.venues.binance_spot import MARKET
 from ohlcv_ingestor.failover import Failover
 from ohlcv_ingestor.ingestor import Ingestor, ReliefMaker, Track
 from ohlcv_ingestor.observing import watch_ingestor
-from ohlcv_ingestor.registry_follower import RegistryFollower
 from ohlcv_ingestor.relief import Relief
 from ohlcv_ingestor.repairer import Repairer
 from ohlcv_ingestor.settings import OhlcvSettings
-from ohlcv_ingestor.symbols import Listing, choose_symbols
 from ohlcv_ingestor.writer import Writer
 
 log = logging.getLogger(__name__)
-
-STANDBY_POLL_S = 0.5
-OUTBOX_LAST_S = 2.0
-"""At stop the outbox gets this long to empty; what is left is published by the next start."""
 
 
 async def main(service: Service[OhlcvSettings]) -> None:
     """Build the ingestor, wait for the right to write, and begin."""
     settings = service.settings
-    clock = Clock(settings.clock_rate, settings.clock_offset_s)
-    segment_bytes = min(100_000_000, settings.bus_log_max_bytes // 4)  # the log is cut by whole segments
-    topology = TopologyLimits(log_bytes_max=settings.bus_log_max_bytes, log_segment_bytes=segment_bytes)
-    url = settings.rmq_url.get_secret_value()
-    bus = Bus(url, f"{service.owner}/state", topology=topology, limits=BusLimits())
-    publisher = AmqpPublisher(url, "ohlcv_ingestor", prepare=bus.declare, wall_ms=clock.wall_ms)
     listings: dict[str, Listing] = {}
-    store = Store(
-        settings.ts_dsn.get_secret_value(),
-        service.owner,
-        headers_for=lambda symbol: status_header(listings.get(symbol)),
-        epoch=settings.bus_epoch,
-        limits=StoreLimits(commit_timeout_s=settings.commit_timeout_s),
-    )
-    service.on_stop("store", store.close)
-    service.on_stop("bus", bus.close)
-    await wait_for_lock(service, store)
-
-    outbox = Outbox(store.query, service.owner, publisher)
-    service.spawn("publisher", publisher.run())
-    service.spawn("outbox", outbox.run())
-    service.on_stop("last messages", lambda: empty_outbox(outbox))
+    ground = await lay_ground(service, "ohlcv_ingestor", lambda symbol: status_header(listings.get(symbol)))
+    clock, store, publisher, outbox = ground.clock, ground.store, ground.publisher, ground.outbox
 
     def spawn_reader(name: str, track: Track) -> None:
         service.spawn(name, ingestor.read(track, service.ready))
@@ -95,7 +67,7 @@ async def main(service: Service[OhlcvSettings]) -> None:
         follower = RegistryFollower(
             store.query, lambda registry: ingestor.follow(choose_symbols(registry, settings.shard))
         )
-        service.spawn("symbols", follower.run(bus))
+        service.spawn("symbols", follower.run(ground.bus))
 
 
 def status_header(listing: Listing | None) -> str:
@@ -125,18 +97,6 @@ def relief_maker(service: Service[OhlcvSettings], clock: Clock, listings: Mappin
     )  # fmt: skip
 
 
-async def wait_for_lock(service: Service[OhlcvSettings], store: Store) -> None:
-    """Stand by while another instance holds the right to write."""
-    while True:
-        try:
-            if await store.acquire():
-                return service.resume()
-            service.stand_by()
-        except TryLater as error:
-            log.warning("database is away", extra={"error": str(error)})
-        await asyncio.sleep(STANDBY_POLL_S)
-
-
 async def follow_pinned(ingestor: Ingestor, settings: OhlcvSettings) -> None:
     """Follow SYMBOLS, whatever the registry says."""
     wanted = {symbol: Listing() for symbol in settings.symbols if settings.shard.owns(symbol)}
@@ -164,13 +124,3 @@ async def flush_last(ingestor: Ingestor, writer: Writer) -> None:
         await writer.flush()
     except TryLater as error:
         log.warning("last rows not written", extra={"error": str(error), "waiting": writer.waiting()})
-
-
-async def empty_outbox(outbox: Outbox) -> None:
-    """Let the outbox publish what was committed last."""
-    outbox.wake()
-    try:
-        async with asyncio.timeout(OUTBOX_LAST_S):
-            await outbox.drained()
-    except TimeoutError:
-        log.warning("messages left in the outbox", extra={"depth": outbox.depth()})

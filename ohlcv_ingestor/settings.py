@@ -54,10 +54,6 @@ class OhlcvSettings(ServiceSettings):
     # writing
     flush_every_ms: int = Field(default=100, ge=1, le=10_000)
     buffer_rows_max: int = Field(default=100_000, ge=1_000)
-    commit_timeout_s: float = Field(default=15.0, gt=0)
-
-    # bus; arguments of queues that exist already are kept
-    bus_log_max_bytes: int = Field(default=5_000_000_000, ge=1_000_000)
 
     @field_validator("agg_ws_url")
     @classmethod

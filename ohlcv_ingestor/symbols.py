@@ -1,22 +1,9 @@
-"""Which symbols to follow, and on which line each of them travels. Pure."""
+"""Which symbols to begin and to end, and on which line each of them travels. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from common.shards import Shard
-
-WANTED_STATUSES = frozenset({"ACTIVE", "ACTIVE_OVERRIDE", "PROBATION"})
-"""PROBATION is a time of grace: the symbol is followed, and its status stands in every message's header."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What the registry says of a pair: its status, and its name at the fallback venue."""
-
-    status: str = ""
-    okx_inst_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,11 +12,6 @@ class Change:
 
     begin: tuple[str, ...]
     end: tuple[str, ...]
-
-
-def choose_symbols(registry: Mapping[str, Listing], shard: Shard) -> dict[str, Listing]:
-    """Pairs of the registry that this instance follows."""
-    return {pair: one for pair, one in registry.items() if one.status in WANTED_STATUSES and shard.owns(pair)}
 
 
 def compare_symbols(wanted: Iterable[str], actual: Iterable[str]) -> Change:

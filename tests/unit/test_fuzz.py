@@ -27,11 +27,11 @@ from common.contracts import (
 )
 from common.errors import BadInput, ConfigError
 from common.numbers import format_scaled
+from common.registry_follower import RegistryFollower
 from common.settings import describe_settings, load_settings
 from common.statements import gap_arguments, upsert_arguments
 from common.venues.binance_spot import parse
 from common.venues.market import Trade
-from ohlcv_ingestor.registry_follower import RegistryFollower
 from ohlcv_ingestor.series import Series, SeriesLimits, Stored, Stream
 from ohlcv_ingestor.settings import OhlcvSettings
 from sandbox.control import Complaint, Order, read_control

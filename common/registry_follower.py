@@ -12,8 +12,8 @@ from common.bus import Bus
 from common.consuming import BusMessage
 from common.contracts import SymbolEvent
 from common.errors import BadInput, TryLater
-from ohlcv_ingestor.loading import Query
-from ohlcv_ingestor.symbols import Listing
+from common.listings import Listing
+from common.outbox import Query
 
 log = logging.getLogger(__name__)
 
