@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from common.errors import ConfigError
 from common.redact import MASK, Mask, dsn_secrets, redact_dsn, redact_text
+from common.secret_files import read_value_file
 from common.shards import Shard, parse_shard
 
 __all__ = ["Dsn", "ServiceSettings", "Words", "describe_settings", "load_settings", "redact_dsn", "secret_values"]
@@ -96,7 +97,7 @@ class ServiceSettings(BaseSettings):
 
 
 def load_settings(cls: type[SettingsT]) -> SettingsT:
-    """Read settings from the environment, then from the files in $CREDENTIALS_DIRECTORY.
+    """Read settings from the environment, then from files (see `common.secret_files`).
 
     Raises ConfigError with every problem at once, one line each: the variable and what is wrong, never a secret.
     """
@@ -117,25 +118,16 @@ def load_settings(cls: type[SettingsT]) -> SettingsT:
 
 
 def _read_credentials(cls: type[ServiceSettings]) -> tuple[dict[str, str], list[str]]:
-    """Credential files of settings the environment leaves unset, by field; unreadable ones as problem lines."""
+    """Files of settings the environment leaves unset, by field; unusable ones as problem lines."""
     values: dict[str, str] = {}
     problems: list[str] = []
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        return values, problems
-    for field in cls.model_fields:
-        if os.environ.get(field.upper()) or os.environ.get(field):
-            continue
-        path = next((p for p in (Path(folder, field.upper()), Path(folder, field)) if p.is_file()), None)
-        if path is None:
-            continue
+    for field, info in cls.model_fields.items():
         try:
-            text = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            problems.append(f"{field.upper()}: its credential file can not be read: {reason}")
+            text = read_value_file(field.upper(), os.environ, secret=_is_secret(info.annotation))
+        except ConfigError as error:
+            problems.append(str(error))
             continue
-        if text:
+        if text is not None:
             values[field] = text
     return values, problems
 

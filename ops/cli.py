@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import NoReturn, cast
@@ -9,6 +10,11 @@ from typing import NoReturn, cast
 import click
 
 from common.errors import ConfigError, TradingBusError
+from common.redact import redact_text
+from common.secret_files import fill_from_files
+
+SECRETS = ("TS_DSN", "RMQ_URL", "MANAGEMENT_URL")
+"""Addresses that hold passwords; like a service's, they may stand in files (docs/ACCESS.md)."""
 
 # name -> (module:attribute, what it does)
 COMMANDS = {
@@ -17,6 +23,7 @@ COMMANDS = {
     "demo": ("ops.demo:demo", "Run everything against loopback venues and check the result."),
     "run": ("ops.demo:run", "Run everything against the live venues."),
     "verify": ("ops.verify:verify", "Compare what is stored with what the venue says."),
+    "contracts": ("ops.contracts_doc:contracts", "Write or check the AsyncAPI document, schemas and field tables."),
     "outbox": ("ops.outbox:outbox", "Show and drain messages that wait for the broker."),
 }
 
@@ -50,6 +57,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line; an expected error is one line on stderr and exit code 1, 2 when settings are wrong."""
     try:
+        fill_from_files(SECRETS, os.environ)
         cli(prog_name="trading-bus")
     except ConfigError as error:
         _fail(str(error), 2)
@@ -59,5 +67,5 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"trading-bus: {' '.join(message.split())}", err=True)
+    click.echo(redact_text(f"trading-bus: {' '.join(message.split())}"), err=True)
     sys.exit(code)
