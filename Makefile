@@ -6,8 +6,9 @@ READY := .venv/.ready
 # -n 2 pays from two cores on; a module stays on one worker, because some bring servers of their own.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 UV ?= .venv/bin/uv
+ASYNCAPI_SPECS := 6.11.1
 
-.PHONY: help setup lint test bench chaos soak demo run lock clean
+.PHONY: help setup lint test bench chaos soak asyncapi demo run lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,12 @@ chaos: setup ## Every fault alone, then random combinations, for MINUTES; SEED r
 
 soak: setup ## 200 symbols in real time for MINUTES; memory, open files, outbox and lag must not grow.
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
+
+asyncapi: setup ## Fetch AsyncAPI's own schema with npm and hold docs/asyncapi.json against it.
+	@set -e; folder=$$($(BIN)/python -c 'from ops.cache import find_cache; print(find_cache())')/asyncapi; \
+	mkdir -p $$folder; cd $$folder; npm pack --silent @asyncapi/specs@$(ASYNCAPI_SPECS); \
+	tar -xzf asyncapi-specs-$(ASYNCAPI_SPECS).tgz --strip-components=2 package/schemas/3.0.0.json
+	$(BIN)/python -m pytest -q tests/unit/test_asyncapi.py
 
 demo: setup ## Run everything against loopback venues and check the result.
 	$(BIN)/trading-bus demo
