@@ -32,12 +32,13 @@ class BusLimits(msgspec.Struct, frozen=True):
 
 
 class BusMessage(msgspec.Struct, frozen=True):
-    """A message as it came from the bus."""
+    """A message as it came from the bus; `published` is what its sender says, to the second."""
 
     key: str
     message_id: str
     headers: dict[str, object]
     body: bytes
+    published: dt.datetime | None = None
 
 
 async def connect_bus(url: str, name: str, limits: BusLimits) -> AbstractConnection:
@@ -84,7 +85,8 @@ class Consumer:
             raise TryLater("broker: the consumer was cut off")
         self._given = message
         headers = cast(dict[str, object], dict(message.headers))
-        return BusMessage(message.routing_key or "", message.message_id or "", headers, message.body)
+        key, message_id = message.routing_key or "", message.message_id or ""
+        return BusMessage(key, message_id, headers, message.body, message.timestamp)
 
     async def _settle(self) -> None:
         """Ack what was given: in one go when there is nothing else to do, at the latest at half the prefetch count."""

@@ -23,6 +23,9 @@ LOG_BINDINGS = (
 )
 """The persistent keys. Not "#": every key would be routed then, and a mistyped one never seen as unrouted."""
 
+DEAD_RETURNS_MAX = 1_000_000_000
+"""RabbitMQ 4 drops a quorum queue's message that was given back 20 times, and whoever looks at a letter gives it back."""
+
 Argument = str | int
 
 
@@ -82,7 +85,14 @@ def describe_topology(limits: TopologyLimits) -> Topology:
     )
     queues = (
         QueueSpec(EXCHANGE_UNROUTED, {"x-max-length": limits.unrouted_messages_max, "x-overflow": "drop-head"}),
-        QueueSpec(EXCHANGE_DEAD, {"x-queue-type": "quorum", "x-max-length-bytes": limits.dead_bytes_max}),
+        QueueSpec(
+            EXCHANGE_DEAD,
+            {
+                "x-queue-type": "quorum",
+                "x-max-length-bytes": limits.dead_bytes_max,
+                "x-delivery-limit": DEAD_RETURNS_MAX,
+            },
+        ),
         QueueSpec(
             QUEUE_LOG,
             {

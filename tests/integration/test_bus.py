@@ -97,7 +97,11 @@ async def test_topology_has_the_agreed_arguments(rmq_url: str, management_url: s
     queues = {q["name"]: q["arguments"] for q in call_management(management_url, "GET", f"queues/{vhost}")}
     assert queues == {
         "trading.bus.unrouted": {"x-max-length": 10_000, "x-overflow": "drop-head", "x-queue-type": "classic"},
-        "trading.bus.dead": {"x-queue-type": "quorum", "x-max-length-bytes": 10_000_000},
+        "trading.bus.dead": {
+            "x-queue-type": "quorum",
+            "x-max-length-bytes": 10_000_000,
+            "x-delivery-limit": 1_000_000_000,
+        },
         "trading.bus.log": {
             "x-queue-type": "stream",
             "x-max-length-bytes": 20_000_000,
