@@ -61,7 +61,10 @@ async def judge_tables(world: World, from_s: int, to_s: int, *, missing: bool, l
 
 
 async def judge_log(world: World, from_s: int, to_s: int, within_s: float = LOG_WITHIN_S) -> None:
-    """Wait until the log has the current revision of every row, with the same body; raises Mismatch."""
+    """Wait until the log has the current revision of every row, with the same body; raises Mismatch.
+
+    Every message that was ever in the log has to be as the schemas promise.
+    """
     wrong: list[str] = []
 
     async def delivered() -> bool:
@@ -80,6 +83,9 @@ async def judge_log(world: World, from_s: int, to_s: int, within_s: float = LOG_
         if not wrong:
             raise
         raise Mismatch(f"{len(wrong)} rows are not on the bus as they are stored: {wrong[:SHOWN_MAX]}") from error
+    check = world.tail.check
+    if check.wrong or not check.checked:
+        raise Mismatch(f"{check.wrong} of {check.checked} messages are not as promised: {check.shown}")
 
 
 async def _heard_s(world: World, symbol: str, status: dict[str, Any]) -> int:

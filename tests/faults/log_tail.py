@@ -1,4 +1,4 @@
-"""Follows `trading.bus.log` and keeps, per row, the newest revision delivered."""
+"""Follows `trading.bus.log`: every message as the schemas promise it, and per row the newest revision delivered."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from common.bus import read_log
 from common.errors import TryLater
+from tests.message_check import MessageCheck
 
 IDLE_S = 2.0
 RETRY_S = 0.3
@@ -29,6 +30,7 @@ class LogTail:
         self.messages = 0
         self.repeats = 0
         self.kinds: Counter[str] = Counter()
+        self.check = MessageCheck()
         self._url = url
         self._offset: int | None = None
 
@@ -49,6 +51,7 @@ class LogTail:
                 await asyncio.sleep(RETRY_S)
 
     def _take(self, key: str, message_id: str, body: bytes) -> None:
+        self.check.see(key, body)
         if not key.startswith("price_updates."):
             return
         self.messages += 1

@@ -19,6 +19,7 @@ from ops.cache import find_cache
 from ops.contracts_doc import DOCS, contracts, fill_semantics, find_stale, message_fields
 from ops.contracts_doc_asyncapi import describe_bus
 from ops.contracts_doc_schema import closed, message_schema, type_of
+from tests.message_check import MessageCheck
 from tests.rows import T0, make_bar, make_second
 
 OFFICIAL = find_cache() / "asyncapi/3.0.0.json"
@@ -139,3 +140,25 @@ def test_the_document_is_valid_asyncapi() -> None:
     assert [f"{list(error.path)}: {error.message}" for error in check.iter_errors(document)] == []
     document["operations"]["replay"]["action"] = "publish"
     assert not check.is_valid(document)
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("price_updates.SOLUSDT.1m", (b'"c":64500.1', b'"c":6.45001E4')),
+        ("price_updates.SOLUSDT.1m", (b'"c":64500.1', b'"c":64500.10')),
+        ("price_updates.SOLUSDT.1m", (b'"c":64500.1', b'"c":NaN')),
+        ("price_updates.SOLUSDT.1m", (b'"c":64500.1', b'"c":null')),
+        ("price_updates.SOLUSDT.1m", (b'"rev":1', b'"rev":1,"more":1')),
+        ("price_updates.SOLUSDT.5m", (b"", b"")),
+        ("price_updates.SOLUSDT.1m", (b'"o":64500,"h":64501.25', b'"h":64501.25,"o":64500')),
+    ],
+)
+def test_the_fault_suites_check_finds_what_is_not_promised(key: str, change: tuple[bytes, bytes]) -> None:
+    body = bar_message(make_bar(), 1).body
+    assert change[0] in body
+    check = MessageCheck()
+    check.see("price_updates.SOLUSDT.1m", body)
+    assert (check.checked, check.wrong) == (1, 0), check.shown
+    check.see(key, body.replace(*change) if change[0] else body)
+    assert check.wrong == len(check.shown) == 1
