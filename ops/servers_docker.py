@@ -40,6 +40,7 @@ def start_compose(state: Path, say: Say) -> dict[str, Any]:
     kept = read_state(make_folder(state))
     note = kept or plan_project(state)
     write_state(state, note)
+    write_secrets(note)
     say("servers: docker compose up")
     try:
         _compose(note, UP_TIMEOUT_S, "up", "--detach", "--wait", "--wait-timeout", "300")
@@ -88,18 +89,29 @@ def management_url(note: dict[str, Any]) -> str:
 
 def plan_project(state: Path) -> dict[str, Any]:
     """Note of a project yet to be made: its name, free ports, a password."""
-    postgres, amqp, management = pick_ports(3)
+    postgres, amqp, management, prometheus = pick_ports(4)
     return {
         "kind": "docker",
         "project": "trading-bus-" + hashlib.blake2b(str(state).encode(), digest_size=5).hexdigest(),
         "password": secrets.token_hex(16),
-        "ports": {"postgres": postgres, "amqp": amqp, "management": management},
+        "secrets": str(state / "secrets"),
+        "ports": {"postgres": postgres, "amqp": amqp, "management": management, "prometheus": prometheus},
     }
+
+
+def write_secrets(note: dict[str, Any]) -> None:
+    """Put a project's password where compose.yaml reads it: files in a folder that only their owner may enter."""
+    folder = Path(note["secrets"])
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("postgres_password", "rabbitmq_password"):
+        file = folder / name
+        file.touch(mode=0o600)
+        file.write_text(note["password"] + "\n")
 
 
 def _compose(note: dict[str, Any], timeout_s: float, *words: str) -> str:
     env = {f"TRADING_BUS_{name.upper()}_PORT": str(port) for name, port in note["ports"].items()}
-    env["TRADING_BUS_PASSWORD"] = note["password"]
+    env["TRADING_BUS_SECRETS"] = note["secrets"]
     file = ("compose", "--project-name", note["project"], "--file", str(COMPOSE_FILE))
     return _docker(timeout_s, *file, *words, env=env)
 
