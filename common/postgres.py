@@ -32,6 +32,7 @@ _WRONG_SETUP = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
+    asyncpg.InsufficientPrivilegeError,
 )
 _TRANSACTION_TIMEOUT = "25P04"
 

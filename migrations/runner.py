@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -21,6 +21,8 @@ FOLDER = Path(__file__).parent
 LOCK_NAME = "trading-bus/migrations"
 NO_TRANSACTION = "-- no transaction"
 NEXT_PART = "-- next"
+ROLES_FILE = "roles.sql"
+"""Not numbered: applied at the end of every run, because roles live outside the database."""
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _TABLE = """
@@ -28,6 +30,8 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
   name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
 """
 _TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
+_CROWDED = (asyncpg.UniqueViolationError, asyncpg.DuplicateObjectError, asyncpg.InternalServerError)
+"""What another database of the cluster that makes the same roles at this moment does to us."""
 _ENTRY = "INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)"
 
 
@@ -37,6 +41,8 @@ class MigrationLimits(msgspec.Struct, frozen=True):
     lock_wait_s: float = 120.0
     lock_poll_s: float = 0.1
     statement_timeout_s: float = 600.0
+    roles_tries_max: int = 20
+    roles_retry_s: float = 0.05
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -61,7 +67,7 @@ def read_steps(folder: Path) -> list[Step]:
     """Every migration of a folder in order; raises ConfigError for a bad name or a number used twice."""
     steps: list[Step] = []
     seen: dict[str, str] = {}
-    for path in sorted(folder.glob("*.sql")):
+    for path in sorted(path for path in folder.glob("*.sql") if path.name != ROLES_FILE):
         match = _FILE_NAME.fullmatch(path.name)
         if match is None:
             raise ConfigError(f"migration {path.name}: a name looks like 0001_what_it_does.sql")
@@ -87,11 +93,17 @@ def plan(steps: Sequence[Step], applied: dict[str, str]) -> list[Step]:
     return pending
 
 
-async def migrate(dsn: str, folder: Path = FOLDER, limits: MigrationLimits | None = None) -> list[str]:
-    """Bring a database to this version; returns the names applied now, [] when there was nothing to do.
+async def migrate(
+    dsn: str,
+    folder: Path = FOLDER,
+    limits: MigrationLimits | None = None,
+    tell: Callable[[str], None] = log.warning,
+) -> list[str]:
+    """Bring a database and its rights to this version; returns the names applied now, [] when there was nothing to do.
 
-    Safe when several starters run it at once: one applies, the others wait and then find nothing to do. Raises
-    ConfigError when files and history disagree, TryLater when the server is away or another starter takes too long.
+    Safe when several starters run it at once: one applies, the others wait and then find nothing to do. `tell` hears
+    it when this login may not make roles. Raises ConfigError when files and history disagree or the login may not
+    change the schema, TryLater when the server is away or another starter takes too long.
     """
     limits = limits or MigrationLimits()
     steps = read_steps(folder)
@@ -109,6 +121,8 @@ async def migrate(dsn: str, folder: Path = FOLDER, limits: MigrationLimits | Non
             pending = plan(steps, applied)
             for step in pending:
                 await _apply(con, step)
+            if (folder / ROLES_FILE).exists():
+                await _set_rights(con, (folder / ROLES_FILE).read_text(encoding="utf-8"), limits, tell)
             return [step.name for step in pending]
     finally:
         con.terminate()
@@ -144,3 +158,19 @@ async def _apply(con: Connection, step: Step) -> None:
             await con.execute(part)
         await con.execute(_ENTRY, step.name, step.sha256)
     log.info("migration applied", extra={"migration": step.name})
+
+
+async def _set_rights(con: Connection, text: str, limits: MigrationLimits, tell: Callable[[str], None]) -> None:
+    """Make the roles and grant them their tables; without the right to do so everything works, under one login."""
+    for tries in range(1, limits.roles_tries_max + 1):
+        try:
+            async with con.transaction():
+                await con.execute(text)
+        except asyncpg.InsufficientPrivilegeError as error:
+            tell(f"roles and rights are left as they are, this login may not change them: {error}")
+        except _CROWDED:
+            if tries == limits.roles_tries_max:
+                raise
+            await asyncio.sleep(limits.roles_retry_s * tries)
+            continue
+        return

@@ -32,6 +32,7 @@ EXECUTE_WITHIN_S = 120.0
 SWITCHES = """
 CREATE TABLE fault_switch (slow_s double precision NOT NULL, full_disk boolean NOT NULL);
 INSERT INTO fault_switch VALUES (0, false);
+GRANT SELECT ON fault_switch TO PUBLIC;
 CREATE FUNCTION fault_on_write() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE f fault_switch;
 BEGIN

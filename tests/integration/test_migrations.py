@@ -11,7 +11,7 @@ from common.errors import ConfigError, TryLater
 from migrations.runner import FOLDER, LOCK_NAME, MigrationLimits, migrate
 
 TABLES = {"coin_registry", "raw_bars", "footprint_1s", "feed_gaps", "ingest_cursors", "bus_outbox"}
-OURS = [path.name for path in sorted(FOLDER.glob("*.sql"))]
+OURS = [path.name for path in sorted(FOLDER.glob("[0-9]*.sql"))]
 
 
 async def fetch(dsn: str, sql: str, *args: object) -> list[asyncpg.Record]:
