@@ -20,11 +20,13 @@ SECRETS = ("TS_DSN", "RMQ_URL", "MANAGEMENT_URL")
 COMMANDS = {
     "services": ("ops.services_command:services", "Start, stop and show TimescaleDB and RabbitMQ."),
     "migrate": ("ops.migrate:migrate", "Bring the database schema up to date."),
+    "status": ("ops.status:status", "Show what is wrong: streams, services, messages."),
     "demo": ("ops.demo:demo", "Run everything against loopback venues and check the result."),
     "run": ("ops.demo:run", "Run everything against the live venues."),
     "verify": ("ops.verify:verify", "Compare what is stored with what the venue says."),
     "contracts": ("ops.contracts_doc:contracts", "Write or check the AsyncAPI document, schemas and field tables."),
     "outbox": ("ops.outbox:outbox", "Show and drain messages that wait for the broker."),
+    "tail": ("ops.tail:tail", "Print messages of the bus, or of its log, as they come."),
 }
 
 

@@ -1,0 +1,68 @@
+"""The services that the operator's commands know: a value each. A new service is one more row of `SERVICES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from common.settings import ServiceSettings
+from ohlcv_ingestor.settings import OhlcvSettings
+
+_OHLCV_STREAMS = """
+SELECT c.venue, c.symbol, extract(epoch FROM c.event_time)::float8 AS cursor_s,
+       extract(epoch FROM last.time)::float8 AS last_trade_s, coalesce(recent.n, 0)::float8 / 60 AS trades_per_s
+  FROM ingest_cursors c
+  LEFT JOIN LATERAL (SELECT f.time FROM footprint_1s f
+                      WHERE f.symbol = c.symbol AND f.time < c.event_time AND f.time >= c.event_time - interval '1 day'
+                      ORDER BY f.time DESC LIMIT 1) last ON true
+  LEFT JOIN LATERAL (SELECT sum(f.n) AS n FROM footprint_1s f
+                      WHERE f.symbol = c.symbol AND f.time < c.event_time
+                        AND f.time >= c.event_time - interval '60 seconds') recent ON true
+ WHERE c.service = $1
+"""
+"""By symbol, because (symbol, time) is the only index: by time alone it would read a whole day."""
+
+
+class ServiceKind(msgspec.Struct, frozen=True):
+    """One service: its name in `/healthz` and in `ingest_cursors`, and how to look at it.
+
+    `port` is where `status` looks for it when no address is given. `settings` is the class that `doctor` loads.
+    `streams_sql` ($1 is the name) lists its streams: venue, symbol, cursor_s, last_trade_s, trades_per_s. `advice`
+    says what to do when a check of that name (or of a name that begins so) fails. With `follows_registry` every
+    wanted pair of coin_registry has to have a stream.
+    """
+
+    name: str
+    port: int
+    settings: type[ServiceSettings]
+    advice: Mapping[str, str]
+    streams_sql: str | None = None
+    follows_registry: bool = False
+
+    def advise(self, check: str) -> str:
+        """What to do when this check fails."""
+        return next((text for name, text in self.advice.items() if check.startswith(name)), "see the service's log")
+
+
+SERVICES: tuple[ServiceKind, ...] = (
+    ServiceKind(
+        "ohlcv",
+        8101,
+        OhlcvSettings,
+        {
+            "ohlcv-": "the venue delivers nothing: `trading-bus doctor` asks it from here; repair follows by itself",
+            "symbols": "`trading-bus gaps` lists what waits; a repair waits while the venue's REST does not answer",
+            "writing": "the database does not take rows: `trading-bus doctor`, then the service's log",
+            "publishing": "the broker does not confirm: look at its alarms and disk; nothing is lost meanwhile",
+        },
+        _OHLCV_STREAMS,
+        follows_registry=True,
+    ),
+)
+"""Long-running services only: what runs once and ends has no address to ask."""
+
+
+def kind_of(name: str) -> ServiceKind | None:
+    """The service of this name, None for one that this table does not know."""
+    return next((kind for kind in SERVICES if kind.name == name), None)
