@@ -24,7 +24,7 @@ LOG_BINDINGS = (
 """The persistent keys. Not "#": every key would be routed then, and a mistyped one never seen as unrouted."""
 
 DEAD_RETURNS_MAX = 1_000_000_000
-"""RabbitMQ 4 drops a quorum queue's message that was given back 20 times, and whoever looks at a letter gives it back."""
+"""RabbitMQ 4 drops a message of a quorum queue that was given back 20 times, and looking at a letter gives it back."""
 
 Argument = str | int
 

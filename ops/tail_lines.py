@@ -1,0 +1,97 @@
+"""What `tail` shows of a message, and which messages it shows."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import msgspec
+
+from common.consuming import BusMessage
+from common.errors import ConfigError
+
+Offset = str | int | dt.datetime
+"""Where to begin in a stream queue: "first", "last" (its last chunk), a number, or a time."""
+
+_WORDS = ("first", "last")
+
+
+def read_offset(text: str) -> Offset:
+    """Read `first`, `last`, an offset, or a time in ISO 8601 (UTC where it names no zone); raises ConfigError."""
+    if text in _WORDS:
+        return text
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    try:
+        time = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not first, last, an offset, or a time like 2026-01-31T12:00:00Z") from None
+    return time if time.tzinfo is not None else time.replace(tzinfo=dt.UTC)
+
+
+def topic_matches(pattern: str, key: str) -> bool:
+    """Say whether a topic exchange would route `key` along `pattern`: `*` is one word, `#` any number of them."""
+    words = key.split(".") if key else []
+    # Ends that the pattern so far can reach: a pattern of many # costs no more than its length times the key's.
+    reached = {0}
+    for part in pattern.split(".") if pattern else []:
+        if part == "#":
+            reached = set(range(min(reached), len(words) + 1))
+        else:
+            reached = {end + 1 for end in reached if end < len(words) and part in ("*", words[end])}
+        if not reached:
+            return False
+    return len(words) in reached
+
+
+def is_before(message: BusMessage, offset: Offset) -> bool:
+    """Tell a message older than the time asked for: a stream begins with the whole chunk around it."""
+    return isinstance(offset, dt.datetime) and message.published is not None and message.published < offset
+
+
+def offset_of(message: BusMessage) -> int | None:
+    """Where a stream queue keeps the message; None when it came from no stream."""
+    value = message.headers.get("x-stream-offset")
+    return value if isinstance(value, int) else None
+
+
+def format_line(message: BusMessage) -> str:
+    """One line: when it was published, key, body; what a terminal would act upon is written as an escape."""
+    body = message.body.decode(errors="backslashreplace")
+    return f"{_time_of(message) or '-':20} {_shown(message.key)} {_shown(body)}"
+
+
+def format_json(message: BusMessage) -> str:
+    """One JSON object: a body that is JSON stands in it digit by digit, any other one as text."""
+    fields = {
+        "time": _time_of(message),
+        "offset": offset_of(message),
+        "key": message.key,
+        "message_id": message.message_id or None,
+        "headers": {name: _plain(value) for name, value in message.headers.items() if not name.startswith("x-stream")},
+        "body": _raw_body(message.body),
+    }
+    return msgspec.json.encode(fields).decode()
+
+
+def _time_of(message: BusMessage) -> str | None:
+    return None if message.published is None else message.published.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _shown(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _raw_body(body: bytes) -> msgspec.Raw | str:
+    try:
+        text = body.decode()  # msgspec does not look into text it skips
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return body.decode(errors="backslashreplace")
+    # Line ends inside JSON can only stand between its tokens.
+    return msgspec.Raw(text.replace("\r", " ").replace("\n", " ").encode())
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
