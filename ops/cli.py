@@ -20,6 +20,7 @@ SECRETS = ("TS_DSN", "RMQ_URL", "MANAGEMENT_URL")
 COMMANDS = {
     "services": ("ops.services_command:services", "Start, stop and show TimescaleDB and RabbitMQ."),
     "migrate": ("ops.migrate:migrate", "Bring the database schema up to date."),
+    "access": ("ops.access:access", "Make logins of the database and the broker with the rights they need."),
     "status": ("ops.status:status", "Show what is wrong: streams, services, messages."),
     "demo": ("ops.demo:demo", "Run everything against loopback venues and check the result."),
     "run": ("ops.demo:run", "Run everything against the live venues."),

@@ -7,6 +7,7 @@ import json
 import socket
 import urllib.request
 from typing import Any, cast
+from urllib.parse import unquote
 
 from pamqp import commands, frame, header
 from pamqp.exceptions import PAMQPException
@@ -67,7 +68,7 @@ def call_management(url: str, method: str, path: str, body: object = None) -> An
         method=method,
         data=None if body is None else json.dumps(body).encode(),
         headers={
-            "Authorization": "Basic " + base64.b64encode(login.encode()).decode(),
+            "Authorization": "Basic " + base64.b64encode(unquote(login).encode()).decode(),
             "Content-Type": "application/json",
         },
     )
