@@ -26,6 +26,7 @@ from common.venues.binance_spot import MARKET
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
 from ohlcv_ingestor.rows import Stream
 from ohlcv_ingestor.series import Series, SeriesLimits
+from ohlcv_ingestor.starts import begin_at
 
 SYMBOLS = 200
 RATE = 13_000
@@ -53,7 +54,7 @@ class Sink:
 def begin(line: Line[Series], name: str, first_id: int) -> None:
     """A series that follows its symbol from the first trade on."""
     series = Series(Stream("ohlcv", "binance", name, MARKET.source, MARKET.scale), SeriesLimits())
-    series.baseline(first_id, EPOCH_S, None)
+    begin_at(series, first_id, EPOCH_S, None)
     line.adopt(series)
 
 

@@ -26,6 +26,7 @@ from ohlcv_ingestor.repair import Start
 from ohlcv_ingestor.rows import Stream
 from ohlcv_ingestor.series import Series
 from ohlcv_ingestor.settings import OhlcvSettings
+from ohlcv_ingestor.starts import begin_at, inherit, keep_history, ledger_touches, restart
 from ohlcv_ingestor.symbols import compare_symbols, place_symbols
 from ohlcv_ingestor.writer import Writer
 
@@ -128,13 +129,13 @@ class Ingestor:
         stream = series.stream
         if not any(track.line.series.get(stream.symbol) is series for track in self.tracks):
             return
-        series.baseline(start.first_id, start.from_s, start.close)
+        begin_at(series, start.first_id, start.from_s, start.close)
         for kline in start.history:
-            complete = not series.ledger_touches(1000 * kline.open_s, 1000 * (kline.open_s + 60))
+            complete = not ledger_touches(series, 1000 * kline.open_s, 1000 * (kline.open_s + 60))
             grade = GRADE_EXACT if complete else GRADE_PART
             row = bar_row(kline_bar(kline), stream.symbol, stream.source, stream.scale, complete, grade)
             self.outlet.batch.put_bar(row, LANE_REPAIR)
-        series.keep_history(start.history)
+        keep_history(series, start.history)
         series.drain(self.outlet.batch)
 
     def drain(self, series: Series) -> None:
@@ -212,9 +213,9 @@ class Ingestor:
             series = result[symbol] = Series(stream, self._settings.series_limits(), self._clock.monotonic_s())
             stored, idle = known.states.get(symbol), known.idle.get(symbol)
             if stored is not None and idle:
-                series.inherit(stored, idle)
+                inherit(series, stored, idle)
             elif stored is not None:
-                series.restart(stored)
+                restart(series, stored)
         return result
 
     def _place(self, fresh: Mapping[str, Series]) -> None:

@@ -12,8 +12,7 @@ import msgspec
 from common.contracts import BarRow, CursorRow, FootprintRow, GapRow, GapStatus
 from common.numbers import trim_decimal
 from ohlcv_ingestor.gaps import Gap
-from ohlcv_ingestor.series import Stored
-from ohlcv_ingestor.stored import gap_of_row, restore_state, spans_to_load
+from ohlcv_ingestor.stored import Stored, gap_of_row, restore_state, spans_to_load
 
 Query = Callable[..., Awaitable[list[asyncpg.Record]]]
 

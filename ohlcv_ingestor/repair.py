@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from common.venues.market import Kline, Trade
 from ohlcv_ingestor.gaps import Gap
+from ohlcv_ingestor.restoring import narrow_gap, restore_bars, restore_seconds, restore_trades, settle_gap
 from ohlcv_ingestor.ring import minute_of
 from ohlcv_ingestor.series import Series
 
@@ -73,7 +74,7 @@ def repair_gap(series: Series, gap: Gap, limits: RepairLimits) -> Generator[Ask,
     gap.worked = True
     if gap.reason == "late":
         yield from _refetch_minutes(series, gap)
-        return series.settle(gap)
+        return settle_gap(series, gap)
     if not (gap.narrowed or gap.tries) and gap.from_ms < series.watermark_ms - 1000 * (series.limits.backfill_s + 60):
         yield from _narrow(series, gap)
         return True
@@ -87,7 +88,7 @@ def repair_gap(series: Series, gap: Gap, limits: RepairLimits) -> Generator[Ask,
         yield from _probe(series, gap)
         if gap is not series.ids.tail or gap.probe_ms is None or gap.probe_ms != probe_ms:
             return True  # bounded or lost again meanwhile: it comes up anew
-    return series.settle(gap)
+    return settle_gap(series, gap)
 
 
 def check_silence(series: Series) -> Generator[Ask, Answer, bool]:
@@ -141,7 +142,7 @@ def _by_ids(series: Series, gap: Gap) -> Asking:
         while at <= last:
             page = (yield AskTrades(from_id=at)).trades
             _note_previous(gap, page)
-            series.restore_trades(gap, [t for t in page if first <= t.id <= last])
+            restore_trades(series, gap, [t for t in page if first <= t.id <= last])
             if len(page) < PAGE:
                 break
             at = page[-1].id + 1
@@ -154,7 +155,7 @@ def _probe(series: Series, gap: Gap) -> Asking:
         back = gap.prev_last is None and ids.next_id == gap.from_id and gap.from_id > 0
         page = (yield AskTrades(from_id=ids.next_id - 1 if back else ids.next_id)).trades
         _note_previous(gap, page)
-        series.restore_trades(gap, page)
+        restore_trades(series, gap, page)
         if len(page) < PAGE or page[-1].time_ms >= (gap.probe_ms or 0):
             return
 
@@ -167,13 +168,13 @@ def _by_klines(series: Series, gap: Gap, limits: RepairLimits) -> Asking:
     if to_s - from_s > limits.bars_first_s:
         first, last = minute_of(from_s) + 60, minute_of(to_s)
         for at in range(first, last, 60 * PAGE):
-            series.restore_bars((yield AskKlines("1m", at, min(last, at + 60 * PAGE))).klines)
+            restore_bars(series, (yield AskKlines("1m", at, min(last, at + 60 * PAGE))).klines)
     total = yield from _first_second(series, gap, from_s)
     at = from_s + 1
     while at < to_s:
         end = min(to_s, minute_of(at) + 960)
         klines = (yield AskKlines("1s", at, end)).klines
-        series.restore_seconds(klines, at, end)
+        restore_seconds(series, klines, at, end)
         total += sum(k.n for k in klines)
         at = end
     total += yield from _last_second(series, gap, to_s)
@@ -189,7 +190,7 @@ def _first_second(series: Series, gap: Gap, second: int) -> Generator[Ask, Answe
         _note_previous(gap, page)
         mine = [t for t in page if gap.from_id <= t.id <= to_id and t.time_ms < 1000 * (second + 1)]
         total += sum(t.n for t in mine)
-        series.restore_trades(gap, mine)
+        restore_trades(series, gap, mine)
         if len(page) < PAGE or page[-1].id >= to_id or page[-1].time_ms >= 1000 * (second + 1):
             return total
         at = page[-1].id + 1
@@ -201,7 +202,7 @@ def _last_second(series: Series, gap: Gap, second: int) -> Generator[Ask, Answer
     while True:
         mine = [t for t in page if gap.from_id <= t.id <= to_id and t.time_ms >= 1000 * second]
         total += sum(t.n for t in mine)
-        series.restore_trades(gap, mine)
+        restore_trades(series, gap, mine)
         if len(page) < PAGE or page[-1].id >= to_id:
             return total
         page = (yield AskTrades(from_id=page[-1].id + 1)).trades
@@ -213,8 +214,8 @@ def _refetch_minutes(series: Series, gap: Gap) -> Asking:
     klines = (yield AskKlines("1s", minute, minute + 60)).klines
     settled_s = minute_of(series.watermark_ms // 1000 - series.limits.settle_s)
     since = (yield AskKlines("1m", minute + 60, min(settled_s, minute + 60 * PAGE))).klines
-    series.restore_seconds(klines, minute, minute + 60)
-    series.restore_bars(k for k in since if k.open_s not in series.ring.minutes)
+    restore_seconds(series, klines, minute, minute + 60)
+    restore_bars(series, [k for k in since if k.open_s not in series.ring.minutes])
     if any(k.n and 1000 * k.open_s <= gap.from_ms < 1000 * (k.open_s + 1) for k in klines):
         gap.missing = []
 
@@ -236,4 +237,4 @@ def _narrow(series: Series, gap: Gap) -> Asking:
         gap.narrowed = True  # nothing was traded before, as its ids prove, or its older part was restored already
         return
     klines = (yield AskKlines("1m", from_s - 60, from_s)).klines
-    series.narrow(gap, first_id, from_s, klines[-1].close if klines else None)
+    narrow_gap(series, gap, first_id, from_s, klines[-1].close if klines else None)

@@ -14,7 +14,9 @@ from common.rest import RestClient
 from common.venues.binance_spot import agg_trades_request, klines_request, parse_agg_trades, parse_klines
 from ohlcv_ingestor.gaps import Gap
 from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, Start, begin_symbol, check_silence, repair_gap
+from ohlcv_ingestor.restoring import choose_gaps
 from ohlcv_ingestor.series import Series
+from ohlcv_ingestor.starts import choose_start
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -71,9 +73,9 @@ class Repairer:
 
     def _jobs(self, series: Series) -> list[Gap | Series]:
         if series.young:
-            return [] if series.start_second() is None else [series]
+            return [] if choose_start(series) is None else [series]
         # Asked of every symbol many times a second, and nearly none has a gap.
-        jobs: list[Gap | Series] = list(series.ready_gaps()) if series.ids.gaps else []
+        jobs: list[Gap | Series] = list(choose_gaps(series)) if series.ids.gaps else []
         if series.silent_ms() > 1000 * self._silence_s:
             jobs.append(series)
         return jobs
@@ -139,7 +141,7 @@ class Repairer:
     async def _start(self, series: Series) -> float:
         self._untraded.discard(series)
         waited_s = self._clock.venue_s(self._clock.monotonic_s() - series.wanted_s)
-        from_s = series.start_second(waited_s) or 0
+        from_s = choose_start(series, waited_s) or 0
         start = await self._drive(series, begin_symbol(from_s, series.limits.backfill_s))
         if start is None:
             self._untraded.add(series)

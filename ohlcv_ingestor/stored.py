@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from common.contracts import BarRow, CursorRow, FootprintRow, GapRow, GapStatus
 from common.numbers import parse_scaled
@@ -10,7 +11,18 @@ from ohlcv_ingestor.bars import Bar
 from ohlcv_ingestor.bricks import Brick
 from ohlcv_ingestor.gaps import Gap
 from ohlcv_ingestor.ring import Minute, minute_of
-from ohlcv_ingestor.series import Stored
+
+
+@dataclass
+class Stored:
+    """What the database knows of a series: cursor, the ring before it, and gaps not repaired."""
+
+    last_id: int
+    event_s: int
+    carry: int | None = None
+    minutes: dict[int, Minute] = field(default_factory=lambda: dict[int, Minute]())
+    open_gaps: list[Gap] = field(default_factory=lambda: list[Gap]())
+    barred: list[Gap] = field(default_factory=lambda: list[Gap]())
 
 
 def brick_of_row(row: FootprintRow, scale: int) -> Brick:

@@ -16,7 +16,9 @@ from ohlcv_ingestor.bars import bar_row, kline_bar
 from ohlcv_ingestor.gaps import Gap
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
 from ohlcv_ingestor.repair import Answer, RepairLimits, begin_symbol, repair_gap
+from ohlcv_ingestor.restoring import choose_gaps
 from ohlcv_ingestor.series import Series, SeriesLimits
+from ohlcv_ingestor.starts import begin_at, choose_start, inherit, restart
 from ohlcv_ingestor.stored import gap_of_row
 from tests.unit.ohlcv_model import STREAM, T0, Tables, Venue, recount
 
@@ -105,9 +107,9 @@ class LineWorld:
         series, idle = Series(STREAM, self.limits), self.tables.idle()
         stored = self.tables.load(self.limits.ring_s)
         if stored is not None and idle:
-            series.inherit(stored, idle)
+            inherit(series, stored, idle)
         elif stored is not None:
-            series.restart(stored)
+            restart(series, stored)
         self.line.adopt(series)
 
     @property
@@ -218,10 +220,10 @@ class LineWorld:
         series = self.line.series.get(SYMBOL)
         if series is not None:
             busy = [j.gap for j in self.jobs if j.series is series]
-            start = series.start_second()
+            start = choose_start(series)
             if start is not None and not busy:
                 self.jobs.append(Job(series, None, begin_symbol(start, self.limits.backfill_s)))
-            for gap in series.ready_gaps():
+            for gap in choose_gaps(series):
                 if gap not in busy and self.due.get(id(gap), 0) <= self.now_ms:
                     gap.active = True
                     self.jobs.append(Job(series, gap, repair_gap(series, gap, self.repair_limits)))
@@ -245,7 +247,7 @@ class LineWorld:
                     row = bar_row(kline_bar(k), SYMBOL, STREAM.source, 8, True, 4)
                     self.outlet.batch.put_bar(row)
                 self.fresh_starts.append((done.value.from_s, done.value.first_id))
-                job.series.baseline(done.value.first_id, done.value.from_s, done.value.close)
+                begin_at(job.series, done.value.first_id, done.value.from_s, done.value.close)
             if self.line.series.get(SYMBOL) is job.series:
                 job.series.drain(self.outlet.batch)
 

@@ -15,9 +15,11 @@ from common.contracts import CursorRow, GapRow
 from common.venues.market import Kline, Trade
 from ohlcv_ingestor.gaps import Gap
 from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, begin_symbol, check_silence, repair_gap
+from ohlcv_ingestor.restoring import choose_gaps
 from ohlcv_ingestor.rows import Stream
-from ohlcv_ingestor.series import Series, SeriesLimits, Stored
-from ohlcv_ingestor.stored import restore_state, spans_to_load
+from ohlcv_ingestor.series import Series, SeriesLimits
+from ohlcv_ingestor.starts import begin_at, choose_start, restart
+from ohlcv_ingestor.stored import Stored, restore_state, spans_to_load
 
 T0 = 1_790_000_040  # a minute's opening, epoch seconds
 STREAM = Stream("ohlcv", "binance", "XUSDT", "binance", 8)
@@ -189,7 +191,7 @@ class World:
         if stored is None:
             self.started_s = 0
         else:
-            self.series.restart(stored)
+            restart(self.series, stored)
         self.live = False
 
     def connect(self) -> None:
@@ -243,7 +245,7 @@ class World:
         self.tables.commit(self.batch)
 
     def begin(self) -> None:
-        from_s = self.series.start_second()
+        from_s = choose_start(self.series)
         if from_s is None:
             return
         asking = begin_symbol(from_s, self.limits.backfill_s)
@@ -259,7 +261,7 @@ class World:
         for k in start.history:
             self.batch.put_bar(bar_row(kline_bar(k), STREAM.symbol, STREAM.source, 8, True, 4))
         self.started_s = self.started_s or start.from_s
-        self.series.baseline(start.first_id, start.from_s, start.close)
+        begin_at(self.series, start.first_id, start.from_s, start.close)
         self.series.drain(self.batch)
 
     def check(self) -> None:
@@ -279,7 +281,7 @@ class World:
     def repair(self, rng: random.Random | None = None) -> None:
         """Run every repair that is due; with an rng, answers may stay away half way."""
         self.begin()
-        for gap in list(self.series.ready_gaps()):
+        for gap in list(choose_gaps(self.series)):
             gap.active = True
             asking = repair_gap(self.series, gap, self.repair_limits)
             try:

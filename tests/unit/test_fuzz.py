@@ -32,8 +32,10 @@ from common.settings import describe_settings, load_settings
 from common.statements import gap_arguments, upsert_arguments
 from common.venues.binance_spot import parse
 from common.venues.market import Trade
-from ohlcv_ingestor.series import Series, SeriesLimits, Stored, Stream
+from ohlcv_ingestor.series import Series, SeriesLimits, Stream
 from ohlcv_ingestor.settings import OhlcvSettings
+from ohlcv_ingestor.starts import restart
+from ohlcv_ingestor.stored import Stored
 from sandbox.control import Complaint, Order, read_control
 from tests.rows import make_bar, make_second
 
@@ -192,7 +194,7 @@ def frames(draw: st.DrawFn) -> bytes:
 def test_absurd_trades_become_rows_that_the_database_takes(raws: list[bytes], known: bool) -> None:
     series = Series(Stream("ohlcv", "binance", "X", "binance", 8), SeriesLimits())
     if known:
-        series.restart(Stored(29, 1_700_000_040))
+        restart(series, Stored(29, 1_700_000_040))
     batch = Batch()
     for raw in raws:
         try:

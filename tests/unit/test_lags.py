@@ -7,7 +7,9 @@ from common.venues.market import Cadence, Trade
 from ohlcv_ingestor.lags import measure_lags
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
 from ohlcv_ingestor.rows import Stream
-from ohlcv_ingestor.series import Series, SeriesLimits, Stored
+from ohlcv_ingestor.series import Series, SeriesLimits
+from ohlcv_ingestor.starts import restart
+from ohlcv_ingestor.stored import Stored
 
 T0 = 1_790_000_040
 
@@ -17,7 +19,7 @@ def test_behind_and_gaps_are_told() -> None:
     for symbol in ("A", "B", "C"):
         series = Series(Stream("ohlcv", "binance", symbol, "binance", 8), SeriesLimits())
         if symbol != "C":
-            series.restart(Stored(10, T0))
+            restart(series, Stored(10, T0))
         line.adopt(series)
     line.series["C"].add(Trade("C", 1, 1, 1, 1, 1, 1000 * T0, 1000 * T0, True))
     line.take([(1, Subscribed(frozenset({"a"}))), (1, Cadence(1000 * (T0 + 100)))], 1.0)

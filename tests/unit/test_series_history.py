@@ -6,8 +6,11 @@ from common.batch import Batch
 from common.contracts import GapStatus
 from common.venues.market import Kline, Trade
 from ohlcv_ingestor.gaps import Gap
+from ohlcv_ingestor.restoring import restore_trades, settle_gap
 from ohlcv_ingestor.rows import Stream
-from ohlcv_ingestor.series import Series, SeriesLimits, Stored
+from ohlcv_ingestor.series import Series, SeriesLimits
+from ohlcv_ingestor.starts import begin_at, inherit, keep_history, restart
+from ohlcv_ingestor.stored import Stored
 
 M = 1_790_000_040
 
@@ -21,19 +24,19 @@ def test_a_history_bar_is_whole_once_the_inherited_gap_is_repaired() -> None:
     series = Series(Stream("ohlcv", "binance", "XUSDT", "binance", 8), SeriesLimits())
     old = Gap(11, 12, 1000 * (M - 40), 1000 * (M - 30), "jump", missing=[(11, 12)], recorded=True)
     idle = Gap(14, None, 1000 * (M - 20), None, "unsubscribed", status=GapStatus.NOT_SUBSCRIBED)
-    series.inherit(Stored(13, M - 20, open_gaps=[old]), [idle])
+    inherit(series, Stored(13, M - 20, open_gaps=[old]), [idle])
     series.resume(1000 * M)
     series.advance(1000 * (M + 10))
-    series.baseline(20, M, 10**10)
-    series.keep_history(
-        [Kline(M - 60, 10**10, 10**10, 10**10, 10**10, 5 * 10**8, 5 * 10**18, 5, 5 * 10**8, 5 * 10**18)]
+    begin_at(series, 20, M, 10**10)
+    keep_history(
+        series, [Kline(M - 60, 10**10, 10**10, 10**10, 10**10, 5 * 10**8, 5 * 10**18, 5, 5 * 10**8, 5 * 10**18)]
     )
     batch = Batch()
     series.advance(1000 * (M + 20))
     series.drain(batch)
-    series.restore_trades(old, [trade(11, -39), trade(12, -35)])
-    assert series.settle(old)
-    series.settle(series.ids.gaps[0])
+    restore_trades(series, old, [trade(11, -39), trade(12, -35)])
+    assert settle_gap(series, old)
+    settle_gap(series, series.ids.gaps[0])
     series.advance(1000 * (M + 30))
     series.drain(batch)
     row = batch.bars["XUSDT", M - 60]
@@ -42,7 +45,7 @@ def test_a_history_bar_is_whole_once_the_inherited_gap_is_repaired() -> None:
 
 def test_a_trade_with_an_absurd_time_moves_nothing_and_comes_back_as_a_gap() -> None:
     series = Series(Stream("ohlcv", "binance", "XUSDT", "binance", 8), SeriesLimits())
-    series.restart(Stored(10, M))
+    restart(series, Stored(10, M))
     series.resume(1000 * M)
     series.add(trade(11, 1))
     series.add(Trade("XUSDT", 12, 10**10, 10**8, 12, 12, 0, 1000 * (M + 2), True))

@@ -11,8 +11,10 @@ from common.feed_events import Lost, Subscribed
 from common.venues.market import Cadence, Kline, Trade
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
 from ohlcv_ingestor.repair import Answer, AskTrades, RepairLimits, begin_symbol, repair_gap
+from ohlcv_ingestor.restoring import choose_gaps
 from ohlcv_ingestor.ring import minute_of
 from ohlcv_ingestor.series import Series, SeriesLimits
+from ohlcv_ingestor.starts import begin_at, choose_start, inherit, restart
 from tests.unit.line_world import LedgerTables
 from tests.unit.ohlcv_model import STREAM, T0, Venue
 
@@ -43,13 +45,13 @@ class Path:
         self.series.resume(1000 * T0)
         self.series.advance(1000 * (T0 + 4))
         first = self.venue.trades[0].id
-        self.series.baseline(first, T0, 10**10)
+        begin_at(self.series, first, T0, 10**10)
 
     def restart(self) -> None:
         stored = self.tables.load(self.limits.ring_s)
         assert stored is not None
         self.series = Series(STREAM, self.limits)
-        self.series.restart(stored)
+        restart(self.series, stored)
 
     def see(self, *ids: int) -> None:
         for id_ in ids:
@@ -82,7 +84,7 @@ class Path:
 
     def repair(self, rounds: int = 4) -> None:
         for _ in range(rounds):
-            for gap in self.series.ready_gaps():
+            for gap in choose_gaps(self.series):
                 self.asks(repair_gap(self.series, gap, self.repair_limits))
         self.commit()
 
@@ -181,7 +183,7 @@ def test_narrowing_a_half_probed_gap_does_not_count_trades_twice() -> None:
     path.resume(620)
     path.to(625)
     path.commit()
-    (gap,) = path.series.ready_gaps()
+    (gap,) = choose_gaps(path.series)
     path.asks(repair_gap(path.series, gap, BY_ID), until=1)  # one page, then the venue is away
     path.to(720)
     path.repair(6)
@@ -295,12 +297,12 @@ def resubscribe(path: Path, at_s: float) -> None:
     assert stored is not None
     path.series = Series(STREAM, path.limits)
     if idle:
-        path.series.inherit(stored, idle)
+        inherit(path.series, stored, idle)
     else:
-        path.series.restart(stored)
+        restart(path.series, stored)
     path.resume(at_s)
     path.to(at_s + 4)
-    start = path.series.start_second()
+    start = choose_start(path.series)
     if start is not None:
         asking = begin_symbol(start, path.limits.backfill_s)
         try:
@@ -308,7 +310,7 @@ def resubscribe(path: Path, at_s: float) -> None:
             while True:
                 ask = asking.send(path.venue.answer(ask, path.series.watermark_ms))
         except StopIteration as done:
-            path.series.baseline(done.value.first_id, done.value.from_s, done.value.close)
+            begin_at(path.series, done.value.first_id, done.value.from_s, done.value.close)
     path.commit()
     path.to(at_s + 10)
     path.repair(6)
@@ -415,7 +417,7 @@ def test_a_symbol_that_waited_for_a_blind_primary_begins_where_it_became_wanted(
     path = Path([trade(1, 10), trade(2, 300)])
     path.series = Series(STREAM, path.limits, wanted_s=50.0)
     path.to(320)
-    assert path.series.start_second() == T0 + 300
-    assert path.series.start_second(200.0) == T0 + 60
+    assert choose_start(path.series) == T0 + 300
+    assert choose_start(path.series, 200.0) == T0 + 60
     path.to(20_000)
-    assert path.series.start_second(50_000.0) == minute_of(T0 + 20_000 - path.limits.backfill_s) + 60
+    assert choose_start(path.series, 50_000.0) == minute_of(T0 + 20_000 - path.limits.backfill_s) + 60
