@@ -37,6 +37,8 @@ QUEUE_MESSAGES_MAX = 100_000
 PREFETCH = 500
 CALL_TIMEOUT_S = 10.0
 HEARTBEAT_S = 10
+CONSUMER = os.environ.get("CONSUMER", "features")
+"""Our login's name: a consumer may have queues called consumer.<name> and consumer.<name>.*."""
 RETRY_S = 1.0
 LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, aio_pika.exceptions.AMQPError)
 
@@ -164,7 +166,7 @@ async def join(channel: aio_pika.abc.AbstractChannel) -> asyncio.Queue[aio_pika.
     inbox = asyncio.Queue[aio_pika.abc.AbstractIncomingMessage | None]()  # never more than PREFETCH
     await channel.set_qos(prefetch_count=PREFETCH)
     queue = await channel.declare_queue(
-        f"consumer.features.{uuid.uuid4().hex[:12]}",
+        f"consumer.{CONSUMER}.{uuid.uuid4().hex[:12]}",
         exclusive=True,
         arguments={"x-max-length": QUEUE_MESSAGES_MAX, "x-overflow": "drop-head"},
     )

@@ -25,6 +25,8 @@ PREFETCH = 200
 QUEUE_MESSAGES_MAX = 100_000
 CALL_TIMEOUT_S = 10
 HEARTBEAT_S = 10
+CONSUMER = os.environ.get("CONSUMER", "replay")
+"""Our login's name: a consumer may have queues called consumer.<name> and consumer.<name>.*."""
 
 Message = tuple[str, dict[str, Any], dict[str, Any]]
 """Routing key, application headers, body."""
@@ -83,7 +85,7 @@ def listen(url: str, pattern: str = "price_updates.#", idle_s: float | None = No
     try:
         channel = connection.channel()
         channel.basic_qos(prefetch_count=PREFETCH)
-        queue = f"consumer.listen.{uuid.uuid4().hex[:12]}"
+        queue = f"consumer.{CONSUMER}.{uuid.uuid4().hex[:12]}"
         arguments = {"x-max-length": QUEUE_MESSAGES_MAX, "x-overflow": "drop-head"}
         channel.queue_declare(queue, exclusive=True, arguments=arguments)
         channel.queue_bind(queue, "trading.bus", pattern)

@@ -14,10 +14,11 @@ from common.clock import Clock
 from common.contracts import GapStatus
 from common.postgres import Connection, connect
 from ops.demo_cuts import Cut, choose_cuts, plan_cut, plan_start
+from ops.demo_features import Comparison, compare_known, read_known
 from ops.demo_ground import register_symbols
 from ops.demo_judge import Verdict, ask_venue, count_fallback_rows, name_faults, read_stored, summarize
 from ops.demo_picture import IDS_MAX, PRIMARY, Picture, speeches_of
-from ops.demo_processes import Child, Http, start_ingestor, start_venue
+from ops.demo_processes import FEATURES_FILE, Child, Http, start_feature_engine, start_ingestor, start_venue
 from ops.demo_view import View, open_view
 from ops.demo_watch import LOG_BYTES_MAX, POLL_S, Listener, look_at_tables
 from ops.services import Servers
@@ -65,6 +66,7 @@ class Play:
         self._since_s = self._clock.wall_ms() / 1000
         self._venue: Child | None = None
         self._ingestor: Child | None = None
+        self._engine: Child | None = None
         self._cuts = deque[tuple[int, Cut]]()
         self._cut_until_s = 0.0
         self._start_s = 0
@@ -91,6 +93,9 @@ class Play:
             if self._plan.loopback:
                 await self._open_venue(stack, con)
             listener = await self._listen(stack)
+            if self._plan.loopback:
+                self._engine = await start_feature_engine(self._folder, self._servers)
+                stack.push_async_callback(self._engine.stop)
             await self._start_ingestor(stack)
             with open_view(self._picture) as view:
                 self.is_watching = True
@@ -223,11 +228,22 @@ class Play:
             verdict = await self._judge(con, self._venue, listener)
             self._faults += name_faults(self._picture, verdict)
         lines = summarize(self._picture, verdict)
+        if self._engine is not None:
+            features = await self._judge_features(con, self._engine)
+            self._faults += features.faults
+            lines.append(features.line())
         if listener.joins > 1:
             lines.append(
                 f"note      the demo's own consumer was cut off {listener.joins - 1} times and missed messages"
             )
         return Outcome(lines, self._faults)
+
+    async def _judge_features(self, con: Connection, engine: Child) -> Comparison:
+        """What the consumer beside us ended with, against the tables; it has heard what we have heard."""
+        if await engine.stop() != 0:
+            return Comparison(faults=["the feature engine did not end in order"])
+        known = read_known(await asyncio.to_thread((self._folder / FEATURES_FILE).read_bytes))
+        return await compare_known(con, self._plan.symbols, known)
 
     async def _judge(self, con: Connection, venue: Child, listener: Listener) -> Verdict:
         """Every symbol against the venue's recount, while the venue still answers."""

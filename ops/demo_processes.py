@@ -1,4 +1,4 @@
-"""The processes of a demo: the loopback venue, and the ingestor."""
+"""The processes of a demo: the loopback venue, the ingestor, and a consumer of what it publishes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import msgspec
 from common.errors import TryLater
 from common.health import Report
 from ohlcv_ingestor.settings import OhlcvSettings
-from ops.server_process import ServerProcess, start_process
+from ops.server_process import ServerProcess, start_process, wait_ready
 from ops.server_state import REPOSITORY
+from ops.services import Servers
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
@@ -26,6 +27,8 @@ STOP_TIMEOUT_S = 15.0
 CALL_TIMEOUT_S = 20.0
 POLL_S = 0.05
 LOG_LINES = 12
+FEATURE_ENGINE = REPOSITORY / "examples/feature_engine.py"
+FEATURES_FILE = "features.json"
 
 _SETTINGS = frozenset(name.upper() for name in OhlcvSettings.model_fields) | {"CREDENTIALS_DIRECTORY"}
 HISTORY_MINUTES = 180
@@ -84,6 +87,24 @@ async def start_ingestor(folder: Path, env: Mapping[str, str], clean: bool) -> C
     port_file = folder / "ingestor.port"
     settings = {**env, "HTTP_PORT_FILE": str(port_file)}
     return await _start("ingestor", ["ohlcv_ingestor"], folder, port_file, settings, drop=_SETTINGS if clean else ())
+
+
+async def start_feature_engine(folder: Path, servers: Servers) -> Child:
+    """Start the worked consumer, which has loaded the tables and follows when this returns; `port` is 0.
+
+    It writes what it knows to FEATURES_FILE when it is stopped. Raises TryLater when it does not come.
+    """
+    log = folder / "features.log"
+    env = {"TS_DSN": servers.ts_dsn, "RMQ_URL": servers.rmq_url, "FEATURES_FILE": str(folder / FEATURES_FILE)}
+    process = start_process([sys.executable, FEATURE_ENGINE], {**os.environ, **env}, log, None)
+    try:
+        await asyncio.to_thread(
+            wait_ready, process, "feature engine", log, lambda: "loaded" in log.read_text(), START_TIMEOUT_S
+        )
+    except BaseException:
+        await asyncio.to_thread(process.kill)
+        raise
+    return Child("feature engine", 0, process, log)
 
 
 async def _start(

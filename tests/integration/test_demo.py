@@ -14,14 +14,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx
 import psutil
 import pytest
 
-from ops.demo import DEMO_SYMBOLS
-from ops.demo_cuts import Cut
-from ops.demo_ground import NAME, own_ground
-from ops.demo_play import Outcome, Plan, Play
+from ops.demo_ground import NAME
 from ops.services import Servers
 from sandbox.config import Config
 from sandbox.venue import Sandbox
@@ -68,60 +64,23 @@ def read_count(pattern: str, text: str) -> int:
 
 
 async def test_a_short_demo_ends_well(servers: Servers, tmp_path: Path) -> None:
-    with start_demo(servers, tmp_path, DEMO_SECONDS="24", SYMBOLS="NOPE", CLOCK_RATE="7") as process:
+    with start_demo(servers, tmp_path, DEMO_SECONDS="16", SYMBOLS="NOPE", CLOCK_RATE="7") as process:
         text, _ = await asyncio.to_thread(process.communicate, timeout=END_TIMEOUT_S)
     assert process.returncode == 0, text
     assert text.count("binance: every connection cut") == 1
-    assert text.count("gap opened") >= 6 and text.count(": gap ") >= 12
+    assert text.count("gap opened") >= 5 and text.count(": gap ") >= 10
     assert re.search(r"BTCUSDT: bar of \S+ revised \(rev \d, complete\)", text)
     sent = read_count(r"trades +([\d,]+) sent by the venue", text)
     assert sent == read_count(r"([\d,]+) accounted for", text) > 100
-    assert read_count(r"opened (\d+)", text) == read_count(r"opened \d+, repaired (\d+)", text) == 6
+    # The quiet symbol may have had nothing to lose.
+    assert read_count(r"opened (\d+)", text) == read_count(r"opened \d+, repaired (\d+)", text) >= 5
     bars = read_count(r"([\d,]+) of [\d,]+ closed bars equal", text)
     assert bars == read_count(r"of ([\d,]+) closed bars equal", text)
     assert (read_count(r"\((\d+) streamed", text), read_count(r"(\d+) backfilled\)", text)) == (6, bars - 6)
     assert "0 repeated" in text and "0 bars and 0 seconds of it remain" in text
     assert read_count(r"([\d,]+) of [\d,]+ stored rows announced", text) > bars
+    assert read_count(r"feature engine ended with ([\d,]+) bars and [\d,]+ seconds, equal to the tables", text) == bars
     assert not list(tmp_path.iterdir())
-
-
-async def test_a_long_cut_shows_the_failover(
-    servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cut = Cut(after_s=10, for_s=20, minute_s=13, reach_s=30)
-    async with own_ground(servers) as own, httpx.AsyncClient(trust_env=False, timeout=5) as http:
-        play = Play(Plan(DEMO_SYMBOLS, loopback=True, seconds=32, given_cuts=(cut,)), own, tmp_path)
-        playing = asyncio.create_task(play.run())
-        speaking = await watch_speaking(playing, http, tmp_path / "ingestor.port")
-        outcome = await playing
-    assert outcome.faults == []
-    assert speaking == {
-        "trading_bus_fallback_speaking": "1.0",
-        "trading_bus_fallback_symbols": "6.0",
-        "trading_bus_failovers_total": "1.0",
-    }
-    text, summary = capsys.readouterr().out, "\n".join(outcome.lines)
-    assert "| speaker: okx |" in text and "| speaker: binance |" in text
-    assert text.index("ohlcv-0: okx speaks") < text.index("ohlcv-0: binance speaks again")
-    for symbol in DEMO_SYMBOLS:
-        assert re.search(rf"{symbol}: bar of \S+ told by okx \(rev \d, not complete\)", text), symbol
-        assert re.search(rf"{symbol}: bar of \S+ revised \(rev \d, complete\), replaces the fallback's", text), symbol
-    assert read_count(r"failover +(\d+) seen", summary) == 1
-    assert read_count(r"(\d+) bars told by the fallback", summary) >= len(DEMO_SYMBOLS)
-    assert "0 bars and 0 seconds of it remain" in summary
-    assert read_count(r"([\d,]+) of [\d,]+ closed bars equal", summary) > 600
-
-
-async def watch_speaking(playing: asyncio.Task[Outcome], http: httpx.AsyncClient, port_file: Path) -> dict[str, str]:
-    """Metrics about the fallback, as soon as it speaks for every symbol; as they are when the demo ends before."""
-    found: dict[str, str] = {}
-    while found.get("trading_bus_fallback_symbols") != "6.0" and not playing.done():
-        await asyncio.sleep(0.1)
-        if port_file.exists():
-            with suppress(httpx.HTTPError):
-                text = (await http.get(f"http://127.0.0.1:{port_file.read_text().strip()}/metrics")).text
-                found = dict(re.findall(r'^(trading_bus_f\w+)\{feed="ohlcv-0"\} (\S+)$', text, re.M))
-    return {name: value for name, value in found.items() if "fallback" in name or "failover" in name}
 
 
 async def test_an_altered_row_is_named_and_nothing_stays_behind(servers: Servers, tmp_path: Path) -> None:
@@ -139,7 +98,7 @@ async def test_an_altered_row_is_named_and_nothing_stays_behind(servers: Servers
             told, _ = await asyncio.to_thread(second.communicate, timeout=END_TIMEOUT_S)
         assert second.returncode == 1 and "another demo runs on these servers" in told
         children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) == 2
+        assert len(children) == 3
         process.send_signal(signal.SIGINT)
         text, _ = await asyncio.to_thread(process.communicate, timeout=END_TIMEOUT_S)
     assert process.returncode == 1, text
