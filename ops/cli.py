@@ -22,11 +22,14 @@ COMMANDS = {
     "migrate": ("ops.migrate:migrate", "Bring the database schema up to date."),
     "access": ("ops.access:access", "Make logins of the database and the broker with the rights they need."),
     "status": ("ops.status:status", "Show what is wrong: streams, services, messages."),
+    "doctor": ("ops.doctor:doctor", "Check settings, servers, rights, clocks and venues from here."),
     "demo": ("ops.demo:demo", "Run everything against loopback venues and check the result."),
     "run": ("ops.demo:run", "Run everything against the live venues."),
     "verify": ("ops.verify:verify", "Compare what is stored with what the venue says."),
     "contracts": ("ops.contracts_doc:contracts", "Write or check the AsyncAPI document, schemas and field tables."),
     "outbox": ("ops.outbox:outbox", "Show and drain messages that wait for the broker."),
+    "gaps": ("ops.gaps:gaps", "List what is missing, and repair by hand what no ingestor repairs."),
+    "dead": ("ops.dead:dead", "Look at dead letters, send them again, or throw them away."),
     "tail": ("ops.tail:tail", "Print messages of the bus, or of its log, as they come."),
 }
 
