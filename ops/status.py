@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import time
@@ -25,7 +26,7 @@ WATCH_EVERY_S = 2.0
 PLAIN_WIDTH = 200
 """Width where the output is no terminal: nothing is cut."""
 
-_HTTP = Dsn("http://127.0.0.1:8101", ("http", "https"))
+HTTP = Dsn("http://127.0.0.1:8101", ("http", "https"))
 
 _HELP = f"""Show what is wrong: streams, services, messages; the worst first.
 
@@ -79,11 +80,15 @@ def status(
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     addresses = choose_addresses(dsn, rmq_url, management_url, urls)
     limits = AskLimits(timeout_s, backfill_minutes)
-    if watch_s is not None:
-        sys.exit(_watch(addresses, limits, watch_s, all_streams, as_json))
-    picture = _look(addresses, limits)
-    _print(picture, all_streams, as_json)
-    sys.exit(0 if picture.well else 1)
+    # Shown before the loop is closed: closing waits for name lookups that hang.
+    with asyncio.Runner() as runner:
+        if watch_s is not None:
+            code = _watch(runner, addresses, limits, watch_s, all_streams, as_json)
+        else:
+            picture = judge(runner.run(look(addresses, limits)))
+            _print(picture, all_streams, as_json)
+            code = 0 if picture.well else 1
+    sys.exit(code)
 
 
 def choose_addresses(
@@ -96,28 +101,25 @@ def choose_addresses(
             raise ConfigError("no database: give --dsn or TS_DSN, or run `trading-bus services up`")
         dsn = servers.ts_dsn
         rmq_url, management_url = rmq_url or servers.rmq_url, management_url or servers.management_url
-    _check("--dsn, TS_DSN", dsn, POSTGRES)
+    check_address("--dsn, TS_DSN", dsn, POSTGRES)
     if rmq_url is not None:
-        _check("--rmq-url, RMQ_URL", rmq_url, RABBITMQ)
+        check_address("--rmq-url, RMQ_URL", rmq_url, RABBITMQ)
     if management_url is not None:
-        _check("--management-url, MANAGEMENT_URL", management_url, _HTTP)
+        check_address("--management-url, MANAGEMENT_URL", management_url, HTTP)
     for url in urls:
-        _check("--url, STATUS_URLS", url, _HTTP)
+        check_address("--url, STATUS_URLS", url, HTTP)
     urls = urls or tuple(f"http://127.0.0.1:{kind.port}" for kind in SERVICES)
     return Addresses(dsn, tuple(dict.fromkeys(url.rstrip("/") for url in urls)), rmq_url, management_url)
 
 
-def _check(name: str, value: str, kind: Dsn) -> None:
+def check_address(name: str, value: str, kind: Dsn) -> None:
+    """Raise ConfigError, which names the option and quotes no password, when it can not be an address."""
     try:
         kind.check(SecretStr(value))
         if not urlsplit(value).hostname:
             raise ValueError(f"is not an address like {kind.example}")
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
-
-
-def _look(addresses: Addresses, limits: AskLimits) -> Picture:
-    return judge(asyncio.run(look(addresses, limits)))
 
 
 def _print(picture: Picture, all_streams: bool, as_json: bool) -> None:
@@ -129,21 +131,21 @@ def _print(picture: Picture, all_streams: bool, as_json: bool) -> None:
     Console(width=width).print(show(picture, all_streams))
 
 
-def _watch(addresses: Addresses, limits: AskLimits, every_s: float, all_streams: bool, as_json: bool) -> int:
+def _watch(
+    runner: asyncio.Runner, addresses: Addresses, limits: AskLimits, every_s: float, all_streams: bool, as_json: bool
+) -> int:
     """Draw again until Ctrl-C; the last verdict is the exit code."""
     code = 1
+    live = None if as_json or not sys.stdout.isatty() else Live(console=Console(), auto_refresh=False, screen=True)
     try:
-        if as_json or not sys.stdout.isatty():
+        with live or contextlib.nullcontext():
             while True:
-                picture = _look(addresses, limits)
+                picture = judge(runner.run(look(addresses, limits)))
                 code = 0 if picture.well else 1
-                _print(picture, all_streams, as_json)
-                time.sleep(every_s)
-        with Live(console=Console(), auto_refresh=False, screen=True) as live:
-            while True:
-                picture = _look(addresses, limits)
-                code = 0 if picture.well else 1
-                live.update(show(picture, all_streams), refresh=True)
+                if live is None:
+                    _print(picture, all_streams, as_json)
+                else:
+                    live.update(show(picture, all_streams), refresh=True)
                 time.sleep(every_s)
     except KeyboardInterrupt:
         return code

@@ -30,13 +30,14 @@ class ServiceKind(msgspec.Struct, frozen=True):
     `port` is where `status` looks for it when no address is given. `settings` is the class that `doctor` loads.
     `streams_sql` ($1 is the name) lists its streams: venue, symbol, cursor_s, last_trade_s, trades_per_s. `advice`
     says what to do when a check of that name (or of a name that begins so) fails. With `follows_registry` every
-    wanted pair of coin_registry has to have a stream.
+    wanted pair of coin_registry has to have a stream. `writes` names its tables and the rights that it needs on each.
     """
 
     name: str
     port: int
     settings: type[ServiceSettings]
     advice: Mapping[str, str]
+    writes: Mapping[str, str] = {}
     streams_sql: str | None = None
     follows_registry: bool = False
 
@@ -55,6 +56,14 @@ SERVICES: tuple[ServiceKind, ...] = (
             "symbols": "`trading-bus gaps` lists what waits; a repair waits while the venue's REST does not answer",
             "writing": "the database does not take rows: `trading-bus doctor`, then the service's log",
             "publishing": "the broker does not confirm: look at its alarms and disk; nothing is lost meanwhile",
+        },
+        {
+            "coin_registry": "SELECT",
+            "raw_bars": "SELECT, INSERT, UPDATE",
+            "footprint_1s": "SELECT, INSERT, UPDATE, DELETE",
+            "feed_gaps": "SELECT, INSERT, UPDATE",
+            "ingest_cursors": "SELECT, INSERT, UPDATE",
+            "bus_outbox": "SELECT, INSERT, DELETE",
         },
         _OHLCV_STREAMS,
         follows_registry=True,
