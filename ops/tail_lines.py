@@ -57,7 +57,7 @@ def offset_of(message: BusMessage) -> int | None:
 def format_line(message: BusMessage) -> str:
     """One line: when it was published, key, body; what a terminal would act upon is written as an escape."""
     body = message.body.decode(errors="backslashreplace")
-    return f"{_time_of(message) or '-':20} {_shown(message.key)} {_shown(body)}"
+    return f"{_time_of(message) or '-':20} {printable(message.key)} {printable(body)}"
 
 
 def format_json(message: BusMessage) -> str:
@@ -73,14 +73,15 @@ def format_json(message: BusMessage) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def _time_of(message: BusMessage) -> str | None:
-    return None if message.published is None else message.published.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _shown(text: str) -> str:
+def printable(text: str) -> str:
+    """Text in which all that a terminal would act upon, line ends included, is written as an escape."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _time_of(message: BusMessage) -> str | None:
+    return None if message.published is None else message.published.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _raw_body(body: bytes) -> msgspec.Raw | str:
