@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -16,6 +17,9 @@ import asyncpg
 import yaml
 
 from common.errors import TradingBusError
+from ops.access_broker import create_user, grant, vhost_of
+from ops.access_database import create_login
+from ops.access_rules import address_for, service_rights
 from ops.cache import hold_lock, make_folder
 from ops.guard import start_guard, stop_all
 from ops.rabbitmq_probe import call_management
@@ -27,6 +31,13 @@ from ops.services import Servers, choose_kind, open_private, read_given, start_s
 RUN_VARIABLE = "TRADING_BUS_TEST_RUN"
 """Pid of the process that leads the run; its workers inherit it."""
 DATABASE_TIMEOUT_S = 30
+SERVICE = "test_service"
+"""Login of the processes under test: a writer of the database, a service of the broker. The harness is the admin."""
+
+_service_addresses: dict[str, str] = {}
+"""By the admin's address: what a process under test is given in its place."""
+_made_on: set[str] = set()
+"""Servers on which this worker has made SERVICE."""
 
 
 def lead_run() -> None:
@@ -139,10 +150,12 @@ async def fresh_database(server_dsn: str, migrated: bool = True) -> AsyncIterato
             from migrations.runner import migrate
 
             await migrate(dsn)
+            _service_addresses[dsn] = await _make_login(server_dsn, dsn)
         else:
             await _execute(dsn, "CREATE EXTENSION IF NOT EXISTS timescaledb")
         yield dsn
     finally:
+        _service_addresses.pop(dsn, None)
         await _execute(server_dsn, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
@@ -151,13 +164,45 @@ def fresh_vhost(rmq_url: str, management_url: str) -> Iterator[str]:
     """A new vhost on a broker, with all rights for the login of `rmq_url`; deleted at the end."""
     name = f"test_{uuid4().hex[:16]}"
     broker = urlsplit(rmq_url)
+    url = broker._replace(path=f"/{name}").geturl()
     call_management(management_url, "PUT", f"vhosts/{name}", {})
     try:
         rights = {"configure": ".*", "write": ".*", "read": ".*"}
         call_management(management_url, "PUT", f"permissions/{name}/{quote(broker.username or 'guest')}", rights)
-        yield broker._replace(path=f"/{name}").geturl()
+        _service_addresses[url] = _make_user(management_url, url)
+        yield url
     finally:
+        _service_addresses.pop(url, None)
         call_management(management_url, "DELETE", f"vhosts/{name}")
+
+
+def service_address(admin: str) -> str:
+    """What a process under test is given: a login with a service's rights, the admin's own on a vhost not ours."""
+    return _service_addresses.get(admin, admin)
+
+
+async def _make_login(server_dsn: str, dsn: str) -> str:
+    password = _password_for(server_dsn)
+    if server_dsn not in _made_on:
+        # Roles belong to the cluster: all workers make the same one, whoever comes first.
+        await create_login(dsn, SERVICE, "writer", password)
+        _made_on.add(server_dsn)
+    return address_for(dsn, SERVICE, password)
+
+
+def _make_user(management_url: str, url: str) -> str:
+    password = _password_for(management_url)
+    if management_url not in _made_on:
+        create_user(management_url, vhost_of(url), SERVICE, service_rights(), password)
+        _made_on.add(management_url)
+    else:
+        grant(management_url, vhost_of(url), SERVICE, service_rights())
+    return address_for(url, SERVICE, password)
+
+
+def _password_for(server: str) -> str:
+    """The same for every worker of a server, and known only to who knows the admin's."""
+    return hashlib.sha256(f"{SERVICE} {server}".encode()).hexdigest()[:32]
 
 
 async def _execute(dsn: str, statement: str) -> None:

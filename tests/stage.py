@@ -22,6 +22,7 @@ import asyncpg
 import httpx
 
 from common.bus import read_log
+from tests.servers import service_address
 
 BAR_COLUMNS = ("o", "h", "l", "c", "v", "n", "quote_vol", "buy_vol", "buy_quote_vol")
 FOOTPRINT_COLUMNS = ("open", "high", "low", "close", "buy_vol", "sell_vol", "buy_quote", "sell_quote", "n")
@@ -89,7 +90,8 @@ class Stage:
     async def start_ingestor(self, name: str = "ingestor", **env: object) -> Process:
         port_file = self.folder / f"{name}.port"
         variables = {
-            "TS_DSN": self.dsn, "RMQ_URL": self.rmq_url, "HTTP_PORT_FILE": str(port_file),
+            "TS_DSN": service_address(self.dsn), "RMQ_URL": service_address(self.rmq_url),
+            "HTTP_PORT_FILE": str(port_file),
             "AGG_WS_URL": f"ws://127.0.0.1:{self.port}/stream", "BINANCE_REST_URL": f"http://127.0.0.1:{self.port}",
             "BUS_LOG_MAX_BYTES": "100000000", "FALLBACK": "none",
         }  # fmt: skip
