@@ -120,13 +120,15 @@ class Retraction(msgspec.Struct, frozen=True):
 class Clearance(msgspec.Struct, frozen=True):
     """Seconds of [from_s, to_s] (both inclusive) that `source` now tells whole: other venues' rows there must go.
 
-    Where `source` has trades its rows replaced them; a second in which it was quiet has no row at all.
+    Where `source` has trades its rows replaced them; a second in which it was quiet has no row at all. `own`: rows of
+    `source` itself go too, because an audit found that it has no trade there.
     """
 
     symbol: str
     source: str
     from_s: int
     to_s: int
+    own: bool = False
 
 
 class CursorRow(msgspec.Struct, frozen=True, gc=False):

@@ -223,12 +223,13 @@ SELECT owner, lane, count(*)::int AS flushes, sum(cardinality(keys))::bigint AS 
 CLEAR_OTHERS = """
 WITH gone AS (
   DELETE FROM footprint_1s AS t
-   USING unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS r(symbol, source, from_s, to_s)
-   WHERE t.symbol = r.symbol AND t.source <> r.source
+   USING unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::boolean[])
+      AS r(symbol, source, from_s, to_s, own)
+   WHERE t.symbol = r.symbol AND (r.own OR t.source <> r.source)
      AND t.time >= timestamptz 'epoch' + r.from_s * interval '1 second'
      AND t.time <= timestamptz 'epoch' + r.to_s * interval '1 second'
-     AND t.time >= timestamptz 'epoch' + $5::bigint * interval '1 second'
-     AND t.time <= timestamptz 'epoch' + $6::bigint * interval '1 second'
+     AND t.time >= timestamptz 'epoch' + $6::bigint * interval '1 second'
+     AND t.time <= timestamptz 'epoch' + $7::bigint * interval '1 second'
   RETURNING t.time, t.symbol, t.close, t.rev, r.source
 )
 SELECT extract(epoch FROM g.time)::bigint AS time, g.symbol, g.rev + 1 AS rev, g.source,
@@ -242,5 +243,5 @@ SELECT extract(epoch FROM g.time)::bigint AS time, g.symbol, g.rev + 1 AS rev, g
 
 def clearance_arguments(clearances: Sequence[Clearance]) -> list[object]:
     """Parameters of CLEAR_OTHERS; the last two bound the chunks that are looked at."""
-    columns = _columns([(c.symbol, c.source, c.from_s, c.to_s) for c in clearances], 4)
+    columns = _columns([(c.symbol, c.source, c.from_s, c.to_s, c.own) for c in clearances], 5)
     return [*columns, min(c.from_s for c in clearances), max(c.to_s for c in clearances)]

@@ -18,6 +18,7 @@ from ohlcv_ingestor.bricks import Brick, add_trade, start_brick
 from ohlcv_ingestor.ring import minute_of
 from ops.compare import Difference, Fields, compare_row, list_lines
 from ops.market_files import VenueBar, read_klines, read_trades
+from ops.verify_live import live
 
 _QUOTE_STEP = 10**MARKET.scale
 """One unit of the venue's printed quote volumes (8 decimals), in our units (twice the scale)."""
@@ -57,6 +58,9 @@ def bars(trades: Path, klines: Path, symbol: str) -> None:
         click.echo(f"not compared: {len(verdict.not_compared)} minutes with trades have no candle, first {first}")
     click.echo(f"{verdict.equal} of {verdict.minutes} minutes equal")
     sys.exit(1 if verdict.differences else 0)
+
+
+verify.add_command(live)
 
 
 def compare_bars(trades: Sequence[Trade], theirs: Iterable[VenueBar], symbol: str) -> Verdict:

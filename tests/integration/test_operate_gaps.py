@@ -27,7 +27,7 @@ async def stage(tmp_path: Path, ts_dsn: str, rmq_url: str) -> AsyncIterator[Stag
 
 
 async def start_market(stage: Stage, epoch_ms: int, *more: str) -> None:
-    flags = ("--symbols", ",".join(SYMBOLS), "--rate", "20", "--speed", str(SPEED), "--epoch-ms", str(epoch_ms))
+    flags = ("--symbols", ",".join(SYMBOLS), "--rate", "4", "--speed", str(SPEED), "--epoch-ms", str(epoch_ms))
     await stage.start_venue(*flags, "--history", "30", *more)
 
 
@@ -64,7 +64,7 @@ async def test_a_parked_gap_is_listed_repaired_and_stays_so(stage: Stage) -> Non
     await start_market(stage, epoch_ms)
     await start_ingestor(stage, "first")
     await stage.settle(SYMBOLS, await stage.venue_s() + 90)
-    await sleep_through(stage, epoch_ms, 90)
+    await sleep_through(stage, epoch_ms, 65)
     await start_ingestor(stage, "second")
     parked_sql = "feed_gaps WHERE status = 'open' AND to_id IS NOT NULL"
     await stage.until(lambda: stage.count(parked_sql), 15, "the old part is parked")
@@ -86,7 +86,7 @@ async def test_a_parked_gap_is_listed_repaired_and_stays_so(stage: Stage) -> Non
     code, text = await run(stage, "--json", "--symbol", "BTCUSDT")
     (entry,) = json.loads(text)
     assert (code, entry["status"], entry["symbol"]) == (1, "open", "BTCUSDT")
-    assert entry["missing_ids"] > 90 * 60
+    assert entry["missing_ids"] > 65 * 60
     published = await stage.collect("price_updates.#")
 
     code, text = await run(stage, "--repair")
@@ -115,5 +115,5 @@ async def test_a_parked_gap_is_listed_repaired_and_stays_so(stage: Stage) -> Non
     await stage.settle(SYMBOLS, end_s)
     counts = await stage.judge(SYMBOLS, end_s)
     assert counts["incomplete"] == 0
-    assert counts["bars"] > 2 * 90
+    assert counts["bars"] > 2 * 65
     assert await stage.judge_log(end_s) > 0
