@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -44,13 +45,21 @@ def choose_password(source: Source, name: str) -> str:
 
 
 def write_address(path: Path, address: str) -> None:
-    """Put an address into a file that its owner alone may read, whole or not at all; raises ConfigError."""
+    """Put an address into a file, whole or not at all; raises ConfigError.
+
+    A new file may be read by its owner alone; one that was there keeps its owner and mode.
+    """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = path.stat() if path.exists() else None
         # Opened with its mode: between creating and narrowing, others could read it.
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(address + "\n")
+            if kept is not None:
+                if (kept.st_uid, kept.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(file.fileno(), kept.st_uid, kept.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(kept.st_mode))
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -67,7 +76,7 @@ def _kept_password(path: Path, name: str) -> str | None:
     except ValueError:
         kept = None
     if kept is None:
-        raise ConfigError(f"{path} is there and holds no address of {name}: remove it or name another file")
+        raise ConfigError(f"{path} holds something else than an address of {name}: name another file, or say --rotate")
     return kept
 
 
