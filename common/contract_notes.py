@@ -138,17 +138,17 @@ _COIN = {
 CONTRACTS: tuple[Contract, ...] = (
     Contract(
         "price_updates.{symbol}.1m", BarMessage, "Bar", "One minute of one symbol, and every revision of it",
-        _BAR, "price_updates.<SYM>.1m@<time>#<rev>", "ohlcv", "raw_bars", headers=("symbol_status",),
+        _BAR, "price_updates.<SYM>.1m@<time>#<rev>", "ohlcv_ingestor", "raw_bars", headers=("symbol_status",),
     ),
     Contract(
         "price_updates.{symbol}.1s", FootprintMessage, "Footprint",
         "One second of one symbol that had a trade, and every revision of it; n = 0 says that the row was deleted",
-        _FOOTPRINT, "price_updates.<SYM>.1s@<time>#<rev>", "ohlcv", "footprint_1s", headers=("symbol_status",),
+        _FOOTPRINT, "price_updates.<SYM>.1s@<time>#<rev>", "ohlcv_ingestor", "footprint_1s", headers=("symbol_status",),
     ),
     Contract(
         "price_updates.{symbol}.beat", BeatMessage, "Beat",
         "A second without a footprint passed: keeps downstream clocks moving. Transient, never stored, never replayed",
-        _BEAT, "price_updates.<SYM>.beat@<time>", "ohlcv", persistent=False,
+        _BEAT, "price_updates.<SYM>.beat@<time>", "ohlcv_ingestor", persistent=False,
     ),
     Contract(
         "symbol_events.updated", SymbolEvent, "Symbol event",

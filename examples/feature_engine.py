@@ -180,7 +180,8 @@ async def follow(engine: Engine, rmq_url: str, ts_dsn: str) -> None:
     """Bind, load, follow; raises one of LOST."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(CALL_TIMEOUT_S):
-        connection = await aio_pika.connect(rmq_url, heartbeat=HEARTBEAT_S)
+        name = {"connection_name": f"consumer.{CONSUMER}"}
+        connection = await aio_pika.connect(rmq_url, heartbeat=HEARTBEAT_S, client_properties=name)
     try:
         async with asyncio.timeout(CALL_TIMEOUT_S):
             inbox = await join(await connection.channel())
