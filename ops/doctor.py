@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +21,7 @@ from ops.doctor_findings import Finding, Level, fail, judge_files, judge_setting
 from ops.doctor_servers import UNREACHABLE, check_broker, check_database, check_management
 from ops.doctor_venues import check_rest, check_stream, probes_of
 from ops.services import find_servers
-from ops.status import HTTP, check_address
+from ops.status import HTTP, check_address, quiet_logs
 from ops.status_services import SERVICES, ServiceKind
 
 TIMEOUT_S = 5.0
@@ -83,8 +82,14 @@ def doctor(
     dsn: str | None, rmq_url: str | None, management_url: str | None, offline: bool, timeout_s: float, as_json: bool
 ) -> None:
     """See _HELP."""
-    for name in ("aiormq", "aio_pika", "common"):  # what they would log is told in a line of ours
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with quiet_logs("common"):
+        findings = _examine(dsn, rmq_url, management_url, offline, timeout_s, as_json)
+    sys.exit(1 if any(it.level is Level.FAIL for it in findings) else 0)
+
+
+def _examine(
+    dsn: str | None, rmq_url: str | None, management_url: str | None, offline: bool, timeout_s: float, as_json: bool
+) -> list[Finding]:
     servers, findings = choose_servers(dsn, rmq_url, management_url)
     of_settings, ohlcv = check_settings(SERVICES, servers)
     findings += of_settings
@@ -96,7 +101,7 @@ def doctor(
     with asyncio.Runner() as runner:
         findings += runner.run(run_checks(checks, servers.secrets(), timeout_s))
         _print(findings, as_json)
-    sys.exit(1 if any(it.level is Level.FAIL for it in findings) else 0)
+    return findings
 
 
 def choose_servers(dsn: str | None, rmq_url: str | None, management_url: str | None) -> tuple[Servers, list[Finding]]:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Generator
 from urllib.parse import urlsplit
 
 import click
@@ -76,12 +77,10 @@ def status(
     timeout_s: float, all_streams: bool, as_json: bool, watch_s: float | None,
 ) -> None:  # fmt: skip
     """See _HELP."""
-    # A broker that does not answer is told in a line of ours; the library would add its traceback.
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     addresses = choose_addresses(dsn, rmq_url, management_url, urls)
     limits = AskLimits(timeout_s, backfill_minutes)
     # Shown before the loop is closed: closing waits for name lookups that hang.
-    with asyncio.Runner() as runner:
+    with quiet_logs(), asyncio.Runner() as runner:
         if watch_s is not None:
             code = _watch(runner, addresses, limits, watch_s, all_streams, as_json)
         else:
@@ -110,6 +109,20 @@ def choose_addresses(
         check_address("--url, STATUS_URLS", url, HTTP)
     urls = urls or tuple(f"http://127.0.0.1:{kind.port}" for kind in SERVICES)
     return Addresses(dsn, tuple(dict.fromkeys(url.rstrip("/") for url in urls)), rmq_url, management_url)
+
+
+@contextlib.contextmanager
+def quiet_logs(*names: str) -> Generator[None]:
+    """Keep the broker's library, and loggers of these names, quiet: what they would log is told in a line of ours."""
+    loggers = [logging.getLogger(name) for name in ("aiormq", "aio_pika", *names)]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def check_address(name: str, value: str, kind: Dsn) -> None:

@@ -25,6 +25,8 @@ from ops.status_services import SERVICES, ServiceKind, kind_of
 
 NAMES_TOLD = 5
 DETAIL_CHARS_MAX = 160
+_NOT_TOLD = frozenset({"trade_age_s", "watermark_ms"})
+"""Details of a check that only a machine reads."""
 
 
 class StatusLimits(msgspec.Struct, frozen=True):
@@ -143,8 +145,9 @@ def describe_check(check: Check) -> str:
     if check.max_age_s is not None:
         age = "no data yet" if check.age_s is None else f"{check.age_s:.0f} s old"
         told.append(f"{age}, allowed {check.max_age_s:g} s")
-    shown = {name: value for name, value in check.detail.items() if name != "trade_age_s" and value not in (0, "", {})}
-    told += [f"{name} {value}" for name, value in shown.items() if not name.startswith("watermark_ms")]
+    details = {name: value for name, value in check.detail.items() if name not in _NOT_TOLD}
+    shown = {name: value for name, value in details.items() if value not in (0, "", {})} or details
+    told += [f"{name} {value}" for name, value in shown.items()]
     return f"{check.name}: {', '.join(told)}"[:DETAIL_CHARS_MAX]
 
 
