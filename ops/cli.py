@@ -28,8 +28,11 @@ COMMANDS = {
     "verify": ("ops.verify:verify", "Compare what is stored with what the venue says."),
     "contracts": ("ops.contracts_doc:contracts", "Write or check the AsyncAPI document, schemas and field tables."),
     "outbox": ("ops.outbox:outbox", "Show and drain messages that wait for the broker."),
+    "retain": ("ops.retain:retain", "Drop rows that are older than they must be kept."),
     "gaps": ("ops.gaps:gaps", "List what is missing, and repair by hand what no ingestor repairs."),
     "dead": ("ops.dead:dead", "Look at dead letters, send them again, or throw them away."),
+    "record": ("ops.record:record", "Record what a venue sends, frame by frame."),
+    "replay": ("ops.replay:replay", "Serve a recorded market as the venue served it."),
     "tail": ("ops.tail:tail", "Print messages of the bus, or of its log, as they come."),
 }
 

@@ -8,10 +8,14 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
+import click
 import pytest
 from click.testing import CliRunner
 
 from ops.gaps import gaps
+from ops.retain import retain
+from ops.verify import verify
 from tests.stage import Stage, open_stage
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -37,13 +41,13 @@ async def start_ingestor(stage: Stage, name: str) -> None:
     )
 
 
-async def run(stage: Stage, *words: str) -> tuple[int, str]:
-    """Exit code and output of `trading-bus gaps`, against the stage's servers and venue."""
+async def run(stage: Stage, *words: str, command: click.Command = gaps) -> tuple[int, str]:
+    """Exit code and output of a command, against the stage's servers and venue."""
     env = {
         "TS_DSN": stage.dsn, "RMQ_URL": stage.rmq_url, "BINANCE_REST_URL": f"http://127.0.0.1:{stage.port}",
         "BACKFILL_MINUTES": str(BACKFILL_MINUTES), "RING_S": "120",
     }  # fmt: skip
-    result = await asyncio.to_thread(CliRunner().invoke, gaps, words, env=env)
+    result = await asyncio.to_thread(CliRunner().invoke, command, words, env=env)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -99,8 +103,7 @@ async def test_a_parked_gap_is_listed_repaired_and_stays_so(stage: Stage) -> Non
     assert sum(r["restored_n"] for r in repaired if r["symbol"] == "BTCUSDT") > entry["missing_ids"]
     old = {entry["from_ms"] // 1000 // 60 * 60 + 60, entry["to_ms"] // 1000 // 60 * 60}
     times = {m["time"] for m in published if m["symbol"] == "BTCUSDT" and "o" in m}
-    stamp = "%Y-%m-%dT%H:%M:%SZ"
-    assert {time.strftime(stamp, time.gmtime(s)) for s in old} <= times
+    assert {stamp(s) for s in old} <= times
 
     assert (await run(stage))[0] == 0
     code, text = await run(stage, "--repair")
@@ -116,4 +119,98 @@ async def test_a_parked_gap_is_listed_repaired_and_stays_so(stage: Stage) -> Non
     counts = await stage.judge(SYMBOLS, end_s)
     assert counts["incomplete"] == 0
     assert counts["bars"] > 2 * 65
+    await audit(stage)
     assert await stage.judge_log(end_s) > 0
+
+
+async def audit(stage: Stage) -> None:
+    """`verify live`: equal; then a bar, a second and one second too many are named, mended and published."""
+    words = ("live", "--symbol", "BTCUSDT", "--symbol", "ETHUSDT", "--since", "3h")
+    code, text = await run(stage, *words, command=verify)
+    assert code == 0, text
+    equal, _, of = (int(word) if word.isdigit() else 0 for word in text.split("BTCUSDT: ")[1].split()[:3])
+    assert equal == of > 65
+    assert "minutes equal" in text.split("ETHUSDT: ")[1]
+
+    minutes = await stage.con.fetch(
+        "SELECT time, extract(epoch FROM time)::bigint AS s, rev FROM raw_bars b WHERE symbol = 'BTCUSDT' AND n > 0"
+        " AND EXISTS (SELECT FROM footprint_1s f WHERE f.symbol = b.symbol AND f.time >= b.time"
+        " AND f.time < b.time + interval '1 minute') ORDER BY time LIMIT 9"
+    )
+    bar, second, extra = minutes[2], minutes[5], minutes[8]
+    await stage.con.execute(
+        "UPDATE raw_bars SET buy_vol = buy_vol + 1 WHERE symbol = 'BTCUSDT' AND time = $1", bar["time"]
+    )
+    altered = await stage.con.fetchrow(
+        "UPDATE footprint_1s SET high = high + 1000 WHERE symbol = 'BTCUSDT' AND time = (SELECT min(time) FROM"
+        " footprint_1s WHERE symbol = 'BTCUSDT' AND time >= $1) RETURNING time, rev",
+        second["time"],
+    )
+    quiet = await stage.con.fetchval(
+        "SELECT min(g) FROM generate_series($1::timestamptz, $1::timestamptz + interval '59 s', interval '1 s') g"
+        " WHERE g NOT IN (SELECT time FROM footprint_1s WHERE symbol = 'BTCUSDT')",
+        extra["time"],
+    )
+    await stage.con.execute(
+        "INSERT INTO footprint_1s SELECT $1, symbol, open, high, low, close, buy_vol, sell_vol, buy_quote, sell_quote, n,"
+        " first_id, last_id, source, complete, grade FROM footprint_1s WHERE symbol = 'BTCUSDT' AND time = $2",
+        quiet, altered["time"],
+    )  # fmt: skip
+    code, text = await run(stage, *words, command=verify)
+    assert code == 1, text
+    for row, field in ((bar, "buy_vol: ours"), (second, "h of its seconds: ours"), (extra, "n of its seconds: ours")):
+        assert f"BTCUSDT {stamp(row['s'])} {field}" in text, text
+    assert f"{equal - 3} of {of} minutes equal" in text
+
+    published = await stage.collect("price_updates.BTCUSDT.*")
+    code, text = await run(stage, *words, "--repair", command=verify)
+    assert code == 0, text
+    assert "BTCUSDT after the repair: 0 minutes differ" in text
+    mended = await stage.con.fetchrow("SELECT * FROM raw_bars WHERE symbol = 'BTCUSDT' AND time = $1", bar["time"])
+    assert mended["rev"] == bar["rev"] + 1
+    rev_of = {(m["time"], "o" in m): m["rev"] for m in published}
+    assert rev_of[stamp(bar["s"]), True] == bar["rev"] + 1
+    assert rev_of[stamp(int(altered["time"].timestamp())), False] == altered["rev"] + 1
+    assert rev_of[stamp(int(quiet.timestamp())), False] == 2
+    assert (await run(stage, *words, command=verify))[0] == 0
+
+
+def stamp(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+
+
+async def test_retain_drops_what_is_old_and_keeps_what_a_gap_touches(ts_dsn: str) -> None:
+    con = await asyncpg.connect(ts_dsn)
+    try:
+        for days in (0, 20, 31, 40):
+            await con.execute(
+                "INSERT INTO footprint_1s SELECT now() - make_interval(days => $1), 'XUSDT', 1, 1, 1, 1, 1, 1, 1, 1, 1,"
+                " 1, 1, 'binance', true, 4",
+                days,
+            )
+        await con.execute(
+            "INSERT INTO feed_gaps (service, venue, symbol, from_id, from_time, to_time, missing, status, reason)"
+            " SELECT 'ohlcv', 'binance', 'XUSDT', 1, t, t, '{}', 'open', 'x' FROM (SELECT now() - interval '40 d' AS t) i"
+        )
+
+        async def run_retain(*words: str) -> str:
+            result = await asyncio.to_thread(CliRunner().invoke, retain, [*words, "--dsn", ts_dsn])
+            assert result.exception is None, result.exception
+            return result.output
+
+        async def days_left() -> list[int]:
+            rows = await con.fetch("SELECT round(extract(epoch FROM now() - time) / 86400)::int AS d FROM footprint_1s")
+            return sorted(r["d"] for r in rows)
+
+        text = await run_retain("--dry-run")
+        assert "footprint_1s: 1 chunks older than 30 days to drop" in text, text
+        assert "kept: an open gap of XUSDT touches it" in text
+        assert await days_left() == [0, 20, 31, 40]
+        assert "1 chunks older than 30 days dropped" in await run_retain()
+        assert await days_left() == [0, 20, 40]
+        await con.execute("UPDATE feed_gaps SET status = 'repaired'")
+        await run_retain("--footprint-days", "10")
+        assert await days_left() == [0]
+        assert "0 chunks" in await run_retain()
+    finally:
+        await con.close()
