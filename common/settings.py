@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from common.errors import ConfigError
-from common.redact import MASK, Mask, dsn_secrets, redact_dsn, redact_text
+from common.redact import MASK, Mask, dsn_logins, dsn_secrets, redact_dsn, redact_text
 from common.secret_files import read_value_file
 from common.shards import Shard, parse_shard
 
@@ -188,3 +188,4 @@ def _secrets_of(settings: ServiceSettings) -> Iterator[str]:
             yield text
             if "://" in text:
                 yield from dsn_secrets(text)
+                yield from dsn_logins(text)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote, quote_plus
 
 import pytest
 from pydantic import SecretStr
 
 from common.errors import ConfigError
+from common.redact import Mask, dsn_logins
 from common.secret_files import SECRET_FILE_BYTES_MAX, fill_from_files, read_value_file
 from common.settings import ServiceSettings, load_settings
 
@@ -79,3 +83,22 @@ def test_a_command_line_finds_them_where_it_looks(folder: Path) -> None:
     env = {"TS_DSN_FILE": str(folder / "ts_dsn"), "RMQ_URL": "amqp://mq/"}
     fill_from_files(("TS_DSN", "RMQ_URL", "MANAGEMENT_URL"), env)
     assert env == {"TS_DSN": "postgresql://w:pw@db/bus", "RMQ_URL": "amqp://mq/"}
+
+
+def test_a_secret_is_masked_in_every_spelling() -> None:
+    secret = "p@ss/w+rd 'q'\\"
+    mask = Mask([secret, f"user:{secret}"])
+    basic = base64.b64encode(f"user:{secret}".encode()).decode()
+    plain = base64.b64encode(f"\0user\0{secret}".encode()).decode()
+    for spelling in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret), repr(secret),
+                     json.dumps(secret), basic, plain, base64.b64encode(secret.encode()).decode()):  # fmt: skip
+        shown = mask.hide(f"a {spelling} b")
+        assert "ss" not in shown.replace("***", ""), shown
+        assert basic[8:16] not in shown
+        assert shown.startswith("a ")
+        assert shown.endswith(" b")
+
+
+def test_the_login_of_an_address_is_known() -> None:
+    assert dsn_logins("amqp://us%40er:p%2Fw@h/v") == {"us@er:p/w"}
+    assert dsn_logins("postgresql://user@h/d") == set()
