@@ -16,7 +16,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from common.backoff import AttemptBudget, full_jitter
@@ -75,7 +76,8 @@ def _split_url(url: str) -> SplitResult:
 class Feed:
     """One connection slot of a venue: at most `market.streams_per_connection` streams, the cadence stream included.
 
-    `attempts` counts connection attempts; share one among all feeds of a process to the same host.
+    `attempts` counts connection attempts; share one among all feeds of a process to the same host. `market_for` answers
+    the market that a connection of this number speaks: who records frames reads along there.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Feed:
         name: str,
         attempts: AttemptBudget | None = None,
         rng: random.Random | None = None,
+        market_for: Callable[[int], Market] | None = None,
     ) -> None:
         _split_url(url)
         self.name = name
@@ -98,6 +101,7 @@ class Feed:
         self._inbox = Inbox(limits.buffer_events_max)
         self._counts = FeedCounts(clock.monotonic_s())
         self._slot = Slot(name, market, url, limits, clock, self._inbox, self._counts)
+        self._market_for = market_for
         self._live: dict[Connection, asyncio.Task[None]] = {}
         self._last_number = 0
         self._keeper: asyncio.Task[None] | None = None
@@ -188,7 +192,10 @@ class Feed:
         await self._inbox.room()
         await asyncio.sleep(self._attempts.reserve(self._clock.monotonic_s()))
         self._last_number += 1
-        connection = Connection(self._last_number, self._slot)
+        slot = self._slot
+        if self._market_for is not None:
+            slot = replace(slot, market=self._market_for(self._last_number))
+        connection = Connection(self._last_number, slot)
         connection.want(self._wanted)
         task = asyncio.create_task(connection.run(), name=f"feed-{self.name}-{connection.number}")
         self._live[connection] = task

@@ -7,6 +7,7 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import msgspec
 
 from sandbox.trades import UNIT, Trade
+
+_GZIP = b"\x1f\x8b"
 
 
 def units_of(text: str) -> int:
@@ -26,9 +29,12 @@ def units_of(text: str) -> int:
 
 
 def _read_lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as lines:
-        for line in lines:
-            yield line.decode()
+    with path.open("rb") as raw:
+        packed = raw.read(len(_GZIP)) == _GZIP
+        raw.seek(0)
+        with gzip.open(raw) if packed else raw as lines:
+            for line in lines:
+                yield line.decode()
 
 
 def _from_collector_csv(lines: Iterable[str]) -> Iterator[tuple[str | None, Trade]]:
@@ -59,9 +65,37 @@ def _from_capture(lines: Iterable[str]) -> Iterator[tuple[str | None, Trade]]:
             yield row["s"], Trade(key, units_of(row["p"]), units_of(row["q"]), key, key, row["T"], row["m"])
 
 
+def _from_frames(lines: Iterable[str]) -> Iterator[tuple[str | None, Trade]]:
+    """`trading-bus record`: a header, then `{"t":..,"c":..,"f":"<frame>"}` and marks, one a line.
+
+    Only the trades in it are read. A recorder that was killed leaves an archive without an end: what is there counts.
+    """
+    with suppress(EOFError):
+        for number, line in enumerate(lines):
+            if not line.endswith("\n"):
+                return  # cut off in the middle
+            row: dict[str, Any] = json.loads(line)
+            if number == 0 and row["venue"] != "binance":
+                raise ValueError(f"a tape of {row['venue']}: only binance can be played")
+            if '"aggTrade"' in row.get("f", ""):
+                yield from _trade_in(row["f"])
+
+
+def _trade_in(frame: str) -> Iterator[tuple[str, Trade]]:
+    """The trade of an aggTrade frame; nothing of a frame that the venue itself broke."""
+    with suppress(ValueError, KeyError, TypeError):
+        row: dict[str, Any] = json.loads(frame)
+        row = row.get("data", row)
+        if row["e"] == "aggTrade":
+            prices = (units_of(row["p"]), units_of(row["q"]))
+            yield row["s"], Trade(row["a"], *prices, row["f"], row["l"], row["T"], row["m"])
+
+
 def _reader_of(first_line: str) -> Callable[[Iterable[str]], Iterator[tuple[str | None, Trade]]]:
     if first_line.startswith("timestamp,"):
         return _from_collector_csv
+    if first_line.startswith('{"tape":'):
+        return _from_frames
     if first_line.startswith("{"):
         return _from_records
     if re.match(r"\d+ \{", first_line):
@@ -86,13 +120,16 @@ def read_tape(path: Path, symbol: str | None = None) -> dict[str, list[Trade]]:
 def read_tapes(tapes: Iterable[tuple[Path, str | None]], limit: int | None = None) -> dict[str, list[Trade]]:
     """Trades of all files by symbol, sorted by id, each id once, at most `limit` per symbol.
 
-    Raises ValueError when time goes back from one id to the next: such a tape has no order to replay.
+    Raises ValueError when time goes back from one id to the next: such a tape has no order to replay; also when there
+    is no trade at all.
     """
     joined: dict[str, dict[int, Trade]] = {}
     for path, symbol in tapes:
         for name, trades in read_tape(path, symbol).items():
             joined.setdefault(name, {}).update((trade.id, trade) for trade in trades)
     ordered = {name: [by_id[key] for key in sorted(by_id)][:limit] for name, by_id in joined.items()}
+    if not any(ordered.values()):
+        raise ValueError("there is no trade in it")
     for name, trades in ordered.items():
         for earlier, later in pairwise(trades):
             if later.time_ms < earlier.time_ms:
