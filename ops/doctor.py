@@ -22,6 +22,7 @@ from ops.doctor_servers import UNREACHABLE, check_broker, check_database, check_
 from ops.doctor_venues import check_rest, check_stream, probes_of
 from ops.services import find_servers
 from ops.status import HTTP, check_address, quiet_logs
+from ops.status_ask import words_of
 from ops.status_services import SERVICES, ServiceKind
 
 TIMEOUT_S = 5.0
@@ -200,7 +201,7 @@ async def run_checks(checks: Sequence[Check], secrets: set[str], timeout_s: floa
                 return await check.ask()
         except UNREACHABLE as error:
             slow = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
-            words = f"no answer within {timeout_s:g} s" if slow else f"{error}" or type(error).__name__
+            words = f"no answer within {timeout_s:g} s" if slow else words_of(error)
             return [fail(check.name, mask.hide(" ".join(words.split())), check.advice)]
 
     return [finding for found in await asyncio.gather(*map(run, checks)) for finding in found]

@@ -109,15 +109,18 @@ async def _within(asking: Awaitable[_T], silent: tuple[str, str], secrets: set[s
     except (TradingBusError, OSError, httpx.HTTPError) as error:
         # A connect that ran into its own bound arrives as TryLater.
         slow = isinstance(error.__cause__, TimeoutError) or isinstance(error, httpx.TimeoutException)
-        words = f"no answer within {timeout_s:g} s" if slow else _words_of(error)
+        words = f"no answer within {timeout_s:g} s" if slow else words_of(error)
         return Silent(source, Mask(secrets).hide(" ".join(words.split())), advice)
 
 
-def _words_of(error: Exception) -> str:
+def words_of(error: Exception) -> str:
+    """Why a source did not answer, in words; unmasked."""
     if isinstance(error, httpx.ConnectError):
         return "nothing listens there"
     if isinstance(error.__cause__, asyncpg.UndefinedTableError):
         return f"the schema is not there ({error.__cause__}): `trading-bus migrate`"
+    if "Connection.Close" in str(error):  # all that the library lets out of the broker's refusal
+        return "the broker closes the connection at once: is the vhost there?"
     # What the source is stands before it already.
     return str(error).removeprefix("database: ").removeprefix("broker: ") or type(error).__name__
 
