@@ -36,7 +36,7 @@ def restart(series: Series, stored: Stored) -> None:
         elif gap in stored.barred:
             ids.barred.append(gap)
         elif gap is not tail:
-            ids.open_gap(gap)
+            ids.gaps.append(gap)  # not written again: an operator may have repaired it since it was read
     ids.open_gap(tail)
 
 
@@ -120,16 +120,18 @@ def _take_over(series: Series, inherited: Inherited, first_id: int, from_s: int)
     ids, kept = series.ids, inherited.stored.minutes
     ids.barred = inherited.stored.barred + [g for g in inherited.idle if (g.to_ms or 0) > g.from_ms]
     for gap in inherited.stored.open_gaps:
+        stored_end = gap.to_id
         if gap.to_id is None:
             gap.to_id, gap.to_ms, gap.open_ended = first_id - 1, 1000 * from_s, False
             gap.missing = [(gap.from_id, gap.to_id)] if gap.from_id <= gap.to_id else []
         if gap.from_id >= first_id:
             _end_with_start(ids, gap)
             continue
-        gap.missing = clip_runs(gap.missing, gap.from_id, first_id - 1)
-        gap.to_id = min(gap.to_id or 0, first_id - 1)
+        if stored_end != gap.to_id or (gap.to_id or 0) >= first_id:
+            gap.missing = clip_runs(gap.missing, gap.from_id, first_id - 1)
+            gap.to_id = min(gap.to_id or 0, first_id - 1)
+            ids.changed.append(gap)  # an uncut one is not written again: an operator may have repaired it meanwhile
         ids.gaps.insert(0, gap)
-        ids.changed.append(gap)
         minutes = range(minute_of(gap.from_ms // 1000), min(gap.to_ms or 0, 1000 * from_s) // 1000 + 1, 60)
         series.ring.minutes.update({m: kept[m] for m in minutes if m in kept and m < from_s})
 

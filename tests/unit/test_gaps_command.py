@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from common.batch import Batch
 from common.contracts import GapRow, GapStatus
 from common.errors import BadInput, ConfigError
 from common.venues.market import Kline, Trade
 from ohlcv_ingestor.bars import bar_row, flat_bar
-from ohlcv_ingestor.repair import Answer, AskKlines, AskTrades
+from ohlcv_ingestor.repair import Answer, AskKlines, AskTrades, RepairLimits, repair_gap
+from ohlcv_ingestor.rows import Stream
+from ohlcv_ingestor.series import Series, SeriesLimits
+from ohlcv_ingestor.starts import begin_at, inherit, restart
+from ohlcv_ingestor.stored import Stored, gap_of_row
 from ops.gaps import select_entries
 from ops.gaps_ledger import Entry
 from ops.gaps_options import read_moment
@@ -257,3 +262,43 @@ def test_moments_are_spans_or_times() -> None:
     assert read_moment("2023-11-14T22:14", 0, "--since") == read_moment("2023-11-14T23:14+01:00", 0, "x") == T0
     with pytest.raises(ConfigError, match="--since: 'soon'"):
         read_moment("soon", 0, "--since")
+
+
+# ---- an ingestor that read the ledger before the repair
+
+
+def test_what_an_ingestor_loaded_is_not_written_back() -> None:
+    """It starts, or takes a symbol up again, with a gap that an operator repairs before its first commit."""
+    old = gap_of_row(gap_of(1, 50, -90_000, -80_000))
+    stored = Stored(last_id=100, event_s=T0, open_gaps=[old])
+    stream = Stream("ohlcv", "binance", SYMBOL, "binance", 8)
+
+    again = Series(stream, SeriesLimits(), 0.0)
+    restart(again, stored)
+    assert hand_on(again) == {101}
+    (parked,) = [g for g in again.ids.gaps if g.from_id == 1]
+    assert drive_nothing(repair_gap(again, parked, RepairLimits()))
+    assert parked.parked
+    assert hand_on(again) == set()
+
+    anew = Series(stream, SeriesLimits(), 0.0)
+    inherit(anew, stored, [])
+    begin_at(anew, 500, T0 + 60, 10**10)
+    assert 1 not in hand_on(anew)
+    assert [g.from_id for g in anew.ids.gaps if g.reason != "first"] == [1]
+
+
+def hand_on(series: Series) -> set[int]:
+    """First ids of the ledger rows that a series writes when its watermark moves on."""
+    batch = Batch()
+    series.resume(1000 * (T0 + 100))
+    series.advance(max(series.watermark_ms, 1000 * (T0 + 100)) + 1_000)
+    series.drain(batch)
+    return {from_id for *_, from_id in batch.gaps}
+
+
+def drive_nothing(asking: Generator[Any, Answer, bool]) -> bool:
+    """A repair that has nothing to ask."""
+    with pytest.raises(StopIteration) as end:
+        next(asking)
+    return end.value.value
