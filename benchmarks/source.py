@@ -42,6 +42,8 @@ def venue_frames(symbols: tuple[str, ...], rate: float, wanted: int) -> Iterator
     """Packed frames of whole venue seconds, in order of time, until at least `wanted` trades were among them."""
     market = open_market(symbols, rate)
     ticker, made, second = frames.DayTicker(), 0, EPOCH_S
+    # A reader takes no trade before the venue's time is known.
+    yield frames.pack(frames.combined("btcusdt@miniTicker", ticker.data("BTCUSDT", 1000 * second)).encode())
     while made < wanted:
         trades = [(t, s) for s in symbols for t in market.between(s, 1000 * second, 1000 * second + 1000)]
         for trade, symbol in sorted(trades, key=lambda item: item[0].time_ms):

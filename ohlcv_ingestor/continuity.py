@@ -13,6 +13,9 @@ from ohlcv_ingestor.gaps import Gap, clip_runs
 ANEW_MS = 1_000
 """A repeated trade is never newer than the last one; a listing that counts from the beginning again is."""
 
+AHEAD_MAX_MS = 300_000
+"""Nothing is this far ahead of its venue's time: what claims to be can not be read. A clock off by a minute can be."""
+
 
 class Continuity:
     """The ids of one (venue, symbol). `next_id` is None until a first id is known."""

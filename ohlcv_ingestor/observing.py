@@ -183,6 +183,10 @@ def _watch_feeds(service: Service[OhlcvSettings], clock: Clock, ingestor: Ingest
         registry, "trading_bus_trades_stray_total", "Trades of symbols that are not followed.",
         lambda: float(sum(t.line.strays_total for t in ingestor.tracks)),
     )  # fmt: skip
+    watch_counter(
+        registry, "trading_bus_trades_refused_total", "Trades whose time can not be right, kept as dead letters.",
+        lambda: float(sum(t.line.refused_total for t in ingestor.tracks)),
+    )  # fmt: skip
     watch_gauge(
         registry, "trading_bus_gaps_open", "Gaps not settled yet.",
         lambda: float(sum(len(s.ids.gaps) for s in ingestor.all_series())),

@@ -8,6 +8,7 @@ from common.contracts import LANE_REPAIR, GapStatus
 from common.venues.market import Kline, Trade
 from ohlcv_ingestor.bars import kline_bar
 from ohlcv_ingestor.bricks import settle_brick
+from ohlcv_ingestor.continuity import AHEAD_MAX_MS
 from ohlcv_ingestor.gaps import Gap, clip_runs
 from ohlcv_ingestor.ring import minute_of
 from ohlcv_ingestor.series import Series
@@ -35,9 +36,12 @@ def _minute_settled(series: Series, gap: Gap) -> bool:
 
 
 def restore_trades(series: Series, gap: Gap, trades: Iterable[Trade]) -> None:
-    """Add trades fetched for a gap."""
+    """Add trades fetched for a gap; one whose time can not be right stays missing, as if the venue did not have it."""
+    earliest_ms = gap.from_ms - 1000 * series.limits.backfill_s
     for t in trades:
-        if series.ids.restore(gap, t):
+        if not earliest_ms <= t.time_ms <= series.watermark_ms + AHEAD_MAX_MS:
+            series.ignored += 1
+        elif series.ids.restore(gap, t):
             series.ids.changed.append(gap)
             gap.from_ms = min(gap.from_ms, t.time_ms)
             second = t.time_ms // 1000

@@ -77,7 +77,7 @@ class OhlcvSettings(ServiceSettings):
 
     def line_limits(self) -> LineLimits:
         """Limits of one line."""
-        return LineLimits(self.lateness_ms, self.blind_after_s, self.beat_after_ms)
+        return LineLimits(self.lateness_ms, self.blind_after_s, self.beat_after_ms, 60_000 * self.backfill_minutes)
 
     def repair_limits(self) -> RepairLimits:
         """Limits of repairs."""

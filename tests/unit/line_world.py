@@ -8,6 +8,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from common.batch import Batch
 from common.contracts import GapRow
 from common.feed_events import Event, Lost, Opened, Subscribed, Unsubscribed
@@ -52,6 +54,8 @@ class Knobs:
     rest_fail: float = 0.0
     rest_lag_ms: int = 0
     pump: float = 0.5
+    wild: float = 0.0
+    """Share of frames that tell an absurd time."""
 
 
 @dataclass
@@ -204,12 +208,27 @@ class LineWorld:
             if not socket.subscribed or t.id in self.venue.lost or self.rng.random() < socket.drop:
                 continue
             extra = self.rng.choice([1, 300, 3_000, 40_000]) if self.rng.random() < socket.delay else 0
-            self.deliver(number, t, t.time_ms + socket.lag_ms + extra)
+            told = self.distort(t) if self.knobs.wild and self.rng.random() < self.knobs.wild else t
+            self.deliver(number, told, t.time_ms + socket.lag_ms + extra)
+
+    def absurd_ms(self) -> int:
+        limits = self.line.limits
+        ahead = self.rng.randrange(limits.ahead_max_ms + 60_000, 10**11)
+        return self.now_ms + ahead if self.rng.random() < 0.7 else self.rng.randrange(0, 10**9)
+
+    def distort(self, t: Trade) -> Trade:
+        """A frame whose times, one or both, can not be right."""
+        wrong_ms = self.absurd_ms()
+        which = self.rng.choice(["trade", "event", "both"])
+        if which == "event":
+            return msgspec.structs.replace(t, event_ms=max(wrong_ms, t.event_ms))
+        return msgspec.structs.replace(t, time_ms=wrong_ms, event_ms=wrong_ms if which == "both" else t.event_ms)
 
     def tick(self, at_ms: int) -> None:
         if at_ms % 1000 == 0:
             for number, socket in self.sockets.items():
-                self.deliver(number, Cadence(at_ms), at_ms + socket.lag_ms)
+                wild = self.knobs.wild and self.rng.random() < self.knobs.wild
+                self.deliver(number, Cadence(self.absurd_ms() if wild else at_ms), at_ms + socket.lag_ms)
         self.line.stall(at_ms / 1000, 1.0)
         self.pump()
 

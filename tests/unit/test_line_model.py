@@ -111,6 +111,23 @@ def test_whatever_interleaves_a_complete_row_is_the_venues(
     judge(world)
 
 
+@settings(QUICK, max_examples=20)
+@given(
+    seed=SEEDS,
+    does=steps(ALL),
+    knobs=st.builds(Knobs, drop=st.sampled_from([0.0, 0.05]), wild=st.sampled_from([0.02, 0.2]), **REST),
+    limits=st.builds(SeriesLimits, ring_s=RINGS, backfill_s=st.sampled_from([6_000, 300])),
+    repair=REPAIRS,
+)
+def test_frames_with_absurd_times_move_nothing_and_their_trades_come_back(
+    seed: int, does: list[str], knobs: Knobs, limits: SeriesLimits, repair: RepairLimits
+) -> None:
+    world = play(seed, does, knobs, 0.0, limits, repair)
+    assume(world.starts and world.at < len(world.venue.trades))
+    judge(world)
+    assert world.line.watermark_ms <= world.now_ms
+
+
 def test_the_judge_can_say_no() -> None:
     world = play(1, ["stream", "long", "flush"], Knobs(), 0.0, SeriesLimits(), RepairLimits())
     judge(world)
