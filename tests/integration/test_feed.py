@@ -189,9 +189,17 @@ async def trading(venue: Venue) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def assert_no_id_missing(got: Recorder) -> None:
-    ids = got.ids()
-    assert set(ids) == set(range(ids[0], max(ids) + 1))
+async def until_whole(got: Recorder, upto: int) -> None:
+    """Every id up to `upto` came, once the connection that carries on is past it.
+
+    While a rotation is under way the newer connection may be ahead of it: an id sent before the newer one was
+    subscribed is then still on its way on the older one.
+    """
+    gone = max(number for number, _ in got.lost())
+    carrying = min(number for number, _ in got.arrivals if number > gone)
+    await got.until(lambda: any(n == carrying and isinstance(e, Trade) and e.id >= upto for n, e in got.arrivals))
+    ids = {id_ for id_ in got.ids() if id_ <= upto}
+    assert ids == set(range(min(ids), upto + 1))
 
 
 def assert_made_before_broken(got: Recorder, old: int, new: int, overlap_s: float) -> None:
@@ -212,16 +220,14 @@ async def test_rotation_overlaps_and_loses_no_trade(venue: Venue) -> None:
         await until_live(got)
         async with trading(venue):
             await got.until(lambda: len(got.lost()) >= 3)
-            upto = venue.last_id
-            await got.until(lambda: got.ids()[-1] >= upto)
+            await until_whole(got, venue.last_id)
         lost = got.lost()
-        assert [number for number, _ in lost] == [1, 2, 3] and all(event.planned for _, event in lost)
-        assert_no_id_missing(got)
+        assert [number for number, _ in lost[:3]] == [1, 2, 3] and all(event.planned for _, event in lost)
         for number in (1, 2, 3):
             assert_made_before_broken(got, number, number + 1, limits.overlap_s)
             own = [e.id for n, e in got.arrivals if n == number and isinstance(e, Trade)]
             assert own == sorted(own)
-        assert got.feed.rotations_total == 3 and got.feed.reconnects_total == 0
+        assert got.feed.rotations_total >= 3 and got.feed.reconnects_total == 0
         assert len(venue.streams) <= 2
 
 
@@ -231,10 +237,8 @@ async def test_the_venues_notice_starts_a_rotation(venue: Venue) -> None:
         async with trading(venue):
             venue.push('{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}', CADENCE)
             await got.until(lambda: len(got.lost()) == 1)
-            upto = venue.last_id
-            await got.until(lambda: got.ids()[-1] >= upto)
+            await until_whole(got, venue.last_id)
         assert got.lost()[0][1].planned
-        assert_no_id_missing(got)
         assert_made_before_broken(got, 1, 2, CALM.overlap_s)
 
 
@@ -248,8 +252,8 @@ async def test_a_rotation_that_fails_keeps_the_old_connection(venue: Venue) -> N
             assert not got.lost()
             venue.refusing = False
             await got.until(lambda: len(got.lost()) == 1)
+            await until_whole(got, venue.last_id)
         assert got.lost()[0][1].planned
-        assert_no_id_missing(got)
 
 
 async def test_an_old_connection_that_dies_while_the_new_one_opens(venue: Venue) -> None:
