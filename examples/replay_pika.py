@@ -14,6 +14,7 @@ import datetime as dt
 import json
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
@@ -60,9 +61,10 @@ def connect(url: str) -> pika.BlockingConnection:
 def replay(url: str, offset: str | int | dt.datetime, idle_s: float | None = None) -> Iterator[Message]:
     """Messages of `trading.bus.log` from an offset on: first, last, next, a number, a time (UTC) or an age ("1h").
 
-    Ends when nothing has come for `idle_s`, never without it. After a lost connection go on behind the last
-    `x-stream-offset` seen: the broker does not remember how far you were.
+    With `idle_s` it ends with the present: when a message is younger than this call, or none has come for so long.
+    After a lost connection go on behind the last `x-stream-offset` seen: the broker does not remember how far you were.
     """
+    present = time.time()
     connection = connect(url)
     try:
         channel = connection.channel()
@@ -71,7 +73,7 @@ def replay(url: str, offset: str | int | dt.datetime, idle_s: float | None = Non
         for method, properties, body in channel.consume(
             "trading.bus.log", arguments=arguments, inactivity_timeout=idle_s
         ):
-            if method is None:
+            if method is None or (idle_s is not None and properties.timestamp > present):
                 return
             yield method.routing_key, properties.headers or {}, json.loads(body, parse_float=Decimal)
             channel.basic_ack(method.delivery_tag)
