@@ -45,6 +45,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _FOREIGN = re.compile(r"pg_.*|trading_(migrator|writer|reader)|postgres|guest|public")
 # A queue of one's own: named by the server, or by aio-pika's robust connections.
 _OWN_QUEUES = r"amq\.gen-.+|amq_[0-9a-f]+"
+# What `doctor` tries with a service's login: a queue that goes with its connection, and a key that nobody follows.
+_TRIAL_QUEUES = rf"{re.escape(EXCHANGE)}\.doctor\.[0-9a-f]+"
+_TRIAL_TOPIC = "doctor"
 
 
 class Rights(msgspec.Struct, frozen=True):
@@ -85,14 +88,13 @@ def service_rights() -> Rights:
     """
     topology = describe_topology(TopologyLimits())
     names = sorted({it.name for it in (*topology.exchanges, *topology.queues)})
-    topics = _any_topic(TOPICS)
     return Rights(
-        configure=_whole(*map(re.escape, names), _OWN_QUEUES),
+        configure=_whole(*map(re.escape, names), _OWN_QUEUES, _TRIAL_QUEUES),
         # Binding writes to the queue or exchange that is bound, an alternate exchange is written to by its first.
         write=_whole(*map(re.escape, names), _OWN_QUEUES),
         read=_whole(*map(re.escape, (EXCHANGE, EXCHANGE_DEAD, EXCHANGE_UNROUTED)), _OWN_QUEUES),
-        topics_write=topics,
-        topics_read=topics,
+        topics_write=_any_topic((*TOPICS, _TRIAL_TOPIC)),
+        topics_read=_any_topic(TOPICS),
         tags=(f"{TAG_PREFIX}service",),
     )
 

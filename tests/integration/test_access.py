@@ -187,6 +187,9 @@ async def test_a_migrator_login_migrates(logins: dict[str, str], ts_dsn: str, tm
         await migrate(logins["writer"], tmp_path, tell=told.append)
     assert await migrate(logins["migrator"], tmp_path, tell=told.append) == ["9999_more.sql"]
     assert told == []
+    async with login(logins["writer"]) as writer, login(logins["migrator"]) as migrator:
+        await writer.execute(WRITES[1])
+        assert len(await migrator.fetch("SELECT drop_chunks('raw_bars', older_than => interval '20 days')")) == 1
     async with login(logins["reader"]) as reader:
         assert await reader.fetch("SELECT * FROM more") == []
         assert await reader.fetchval("SELECT tableowner FROM pg_tables WHERE tablename = 'more'") == "trading_migrator"

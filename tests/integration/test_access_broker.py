@@ -126,6 +126,9 @@ async def test_service_does_what_services_do_and_configures_nothing_foreign(user
         assert await bus.depth("trading.bus.dead") == 1
         async with await aio_pika.connect(url) as connection:
             assert await permits(connection, follow("symbol_events.updated"))
+            # As `doctor` does.
+            assert await permits(connection, declare("trading.bus.doctor.0a1b2c3d", exclusive=True))
+            assert await permits(connection, publish("trading.bus", "doctor"))
             for act in (
                 declare("orders"), declare("trading.bus.mine"), declare("consumer.features.x"),
                 declare_exchange("mine"), declare_exchange("trading.bus.more"), delete("consumer.features"),
