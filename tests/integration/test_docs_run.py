@@ -20,6 +20,7 @@ from tests.fences import Fence, all_fences, words_of
 from tests.stage import Stage, open_stage
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
+SPEED = 5
 AT_ONCE = 4
 LIMIT_S = 40.0
 LIVES_FOR_S = 4.0
@@ -73,8 +74,10 @@ def is_run(command: str) -> bool:
 @pytest.fixture
 async def stage(tmp_path: Path, ts_dsn: str, rmq_url: str) -> AsyncIterator[Stage]:
     async with open_stage(tmp_path, ts_dsn, rmq_url) as stage:
-        await stage.start_venue("--symbols", ",".join(SYMBOLS), "--rate", "20", "--quiet-every", "2", "--okx")
-        await stage.start_ingestor(symbols=",".join(SYMBOLS))
+        await stage.start_venue(
+            "--symbols", ",".join(SYMBOLS), "--rate", "20", "--quiet-every", "2", "--okx", "--speed", str(SPEED)
+        )
+        await stage.start_ingestor(symbols=",".join(SYMBOLS), clock_rate=SPEED)
         await stage.settle(SYMBOLS, await stage.venue_s())
         yield stage
 
@@ -138,7 +141,7 @@ async def play(
 async def run(command: str, folder: Path, env: dict[str, str]) -> tuple[int, str]:
     """Exit code and output; what lives until it is ended is ended by Ctrl-C, what does not end in time is killed."""
     process = await asyncio.create_subprocess_shell(
-        f"exec {command}" if lives(command) else command,
+        f"exec env {command}" if lives(command) else command,
         cwd=folder,
         env=env,
         stdin=asyncio.subprocess.DEVNULL,
