@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
-from typing import cast
 
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed
 
-from common.backoff import parse_retry_after
 from common.errors import BadInput, Reconnect
 from common.feed_events import BadFrame, Event, Lost, Opened, Subscribed, Unsubscribed
 from common.feed_inbox import Slot
-from common.feed_wire import Wire
+from common.feed_wire import Wire, describe_close, open_wire
 from common.patience import Patience
 from common.subscriptions import Subscriptions
 from common.venues.market import Ack, Cadence, Closing, Message, Rejected, Several, Trade
@@ -81,7 +78,7 @@ class Connection:
 
     async def run(self) -> None:
         """Open, deliver events until the connection is gone, then put Lost; anything but loss is raised."""
-        opening = asyncio.ensure_future(self._open())
+        opening = asyncio.ensure_future(open_wire(self._url, self._limits, self._clock))
         try:
             await asyncio.wait({opening, self._stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -97,26 +94,6 @@ class Connection:
             log.warning("connection not opened", extra={**self._fields, "reason": str(error)})
             return
         await self._serve(socket)
-
-    async def _open(self) -> Wire:
-        limits = self._limits
-        try:
-            # The venue pings us and the library answers; silence is judged by data, not by pongs.
-            socket = await connect(
-                self._url,
-                create_connection=Wire,
-                compression=None,
-                open_timeout=limits.open_timeout_s,
-                close_timeout=limits.close_timeout_s,
-                ping_interval=None,
-                max_size=limits.frame_bytes_max,
-            )
-        except InvalidStatus as error:
-            wait_s = parse_retry_after(error.response.headers.get("Retry-After"), self._clock.wall_ms())
-            raise Reconnect(f"handshake answered {error.response.status_code}", wait_s) from error
-        except (OSError, TimeoutError, WebSocketException) as error:
-            raise Reconnect(f"{type(error).__name__}: {error}") from error
-        return cast(Wire, socket)
 
     async def _serve(self, socket: Wire) -> None:
         self.opened = True
@@ -160,7 +137,7 @@ class Connection:
         try:
             await socket.recv(False)
         except ConnectionClosed as error:
-            raise Reconnect(_describe(error)) from error
+            raise Reconnect(describe_close(error)) from error
 
     def _receive(self, socket: Wire, raw: bytes) -> None:
         """Take one message. Runs once per frame inside the loop's read callback: what it needs is at hand."""
@@ -290,7 +267,7 @@ class Connection:
             async with asyncio.timeout(self._limits.send_timeout_s):
                 await socket.send(text)
         except ConnectionClosed as error:
-            raise Reconnect(_describe(error)) from error
+            raise Reconnect(describe_close(error)) from error
         except TimeoutError as error:
             raise Reconnect(f"a frame was not taken for {self._limits.send_timeout_s} s") from error
 
@@ -317,7 +294,3 @@ def _reason_of(done: set[asyncio.Future[None]]) -> str:
         except Reconnect as error:
             reasons.append(str(error))
     return "; ".join(reasons)
-
-
-def _describe(error: ConnectionClosed) -> str:
-    return f"{error}" if error.__cause__ is None else f"{error} ({error.__cause__})"

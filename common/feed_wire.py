@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
+
+from common.backoff import parse_retry_after
+from common.clock import Clock
+from common.errors import Reconnect
+from common.feed_events import FeedLimits
 
 _REST_BYTES_MAX = 16_384
 """After a larger read there is more to be read at once."""
@@ -83,3 +89,29 @@ class Wire(ClientConnection):
             message = b"".join(self._parts)
             self._parts.clear()
             self._deliver(message)
+
+
+async def open_wire(url: str, limits: FeedLimits, clock: Clock) -> Wire:
+    """Connect and shake hands; raises Reconnect, with the wait the venue asks for, when it did not come to that."""
+    try:
+        # The venue pings us and the library answers; silence is judged by data, not by pongs.
+        socket = await connect(
+            url,
+            create_connection=Wire,
+            compression=None,
+            open_timeout=limits.open_timeout_s,
+            close_timeout=limits.close_timeout_s,
+            ping_interval=None,
+            max_size=limits.frame_bytes_max,
+        )
+    except InvalidStatus as error:
+        wait_s = parse_retry_after(error.response.headers.get("Retry-After"), clock.wall_ms())
+        raise Reconnect(f"handshake answered {error.response.status_code}", wait_s) from error
+    except (OSError, TimeoutError, WebSocketException) as error:
+        raise Reconnect(f"{type(error).__name__}: {error}") from error
+    return cast(Wire, socket)
+
+
+def describe_close(error: ConnectionClosed) -> str:
+    """Why a connection closed, with what lies behind it."""
+    return f"{error}" if error.__cause__ is None else f"{error} ({error.__cause__})"
