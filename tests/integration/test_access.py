@@ -25,6 +25,8 @@ from tests.servers import fresh_database
 
 PASSWORD = "p@ss:w0rd/with %41 and more"
 CALL_TIMEOUT_S = 10
+CUT_OFF = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What asyncpg makes of a connection that the server ended."""
 
 TABLES = {
     "schema_migrations": "",
@@ -259,8 +261,9 @@ async def test_a_login_is_made_changed_listed_and_removed(ts_dsn: str) -> None:
             async with login(address):
                 pass
         assert await access_database.drop_login(ts_dsn, name)
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        with pytest.raises(CUT_OFF):
             await con.execute("SELECT 1")
+        con.terminate()
     assert not await access_database.drop_login(ts_dsn, name)
 
 
