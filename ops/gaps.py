@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 from rich.console import Console
 from rich.table import Table
 
-from common.contracts import GapRow, GapStatus, format_time
+from common.contracts import GapStatus, format_time
 from common.errors import BadInput, ConfigError, Refused
 from common.store import Store
 from ops.gaps_ledger import Entry, read_ledger
@@ -30,7 +30,7 @@ from ops.gaps_options import (
 )
 from ops.gaps_outlet import open_outlet
 from ops.gaps_plan import UNPROVEN, Ages, choose_gaps
-from ops.gaps_repair import Outcome, repair_gap
+from ops.gaps_repair import Outcome, missing_ids, repair_gap
 from ops.gaps_venue import Asker
 
 OWNER = "ops/gaps"
@@ -131,12 +131,7 @@ def select_entries(
 def entry_fields(entry: Entry) -> dict[str, object]:
     """One gap for a script."""
     fields: dict[str, object] = asdict(entry.gap)
-    return fields | {"status": entry.gap.status.value, "missing_ids": missing_ids(entry.gap), "age_s": entry.age_s}
-
-
-def missing_ids(gap: GapRow) -> int:
-    """How many ids are missing, as far as they are known."""
-    return sum(last - first + 1 for first, last in gap.missing)
+    return fields | {"status": entry.gap.status.value, "missing_ids": missing_ids([entry.gap]), "age_s": entry.age_s}
 
 
 def _show(entries: Sequence[Entry]) -> None:
@@ -146,7 +141,7 @@ def _show(entries: Sequence[Entry]) -> None:
             g = e.gap
             table.add_row(
                 g.symbol, g.status.value, _moment(g.from_ms), _moment(g.to_ms), str(g.from_id),
-                "open end" if g.to_id is None else str(g.to_id), str(missing_ids(g)), g.reason, str(g.tries),
+                "open end" if g.to_id is None else str(g.to_id), str(missing_ids([g])), g.reason, str(g.tries),
                 _age(e.age_s),
             )  # fmt: skip
         Console(width=None if sys.stdout.isatty() else 160).print(table)
@@ -183,7 +178,7 @@ async def _repair_all(
             left += 1
             click.echo(f"{gap.symbol} {_moment(gap.from_ms)} left alone: it changed since the list was read; run again")
             continue
-        click.echo(f"{gap.symbol} {_moment(gap.from_ms)} to {_moment(gap.to_ms)}: {missing_ids(gap)} ids missing")
+        click.echo(f"{gap.symbol} {_moment(gap.from_ms)} to {_moment(gap.to_ms)}: {missing_ids([gap])} ids missing")
         try:
             total += await repair_gap(store, asker, gap, _indented)
         except (Refused, BadInput) as error:

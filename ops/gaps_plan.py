@@ -114,27 +114,50 @@ def find_ends(gap: GapRow) -> Generator[Ask, Answer, Ends]:
     return Ends(minute_of(from_ms // 1000), first, next_first)
 
 
-def divide_gap(gap: GapRow, spans: Sequence[Span], ends: Ends) -> tuple[GapRow, GapRow | None]:
-    """What the ledger says after a step: the part that was fetched, and the rest of the gap if there is one."""
+def divide_gap(gap: GapRow, spans: Sequence[Span], ends: Ends) -> tuple[list[GapRow], GapRow | None]:
+    """What the ledger says after a step: the part that was fetched, in one to three rows, and the rest if there is one.
+
+    What the venue does not have is a row of its own, between what was repaired before and after it.
+    """
     last = spans[-1]
     part, rest, end = gap, None, ends.next_first
     if not is_done(gap, last):
         at_id, at_ms, end = last.after.id, 1000 * last.to_s, last.after.first
-        missing = tuple(clip_runs(list(gap.missing), at_id, gap.to_id or at_id))
-        rest = replace(gap, from_id=at_id, from_ms=at_ms, missing=missing, restored_n=0)
+        rest = replace(gap, from_id=at_id, from_ms=at_ms, missing=_clip(gap, at_id, gap.to_id or at_id), restored_n=0)
         part = replace(gap, to_id=at_id - 1, to_ms=at_ms)
     lost_n = sum(s.after.first - s.before.first - sum(b.n for b in s.bricks.values()) for s in spans)
     restored_n = part.restored_n if end is None or ends.first is None else max(0, end - ends.first - lost_n)
     lost = find_lost(part, spans)
     if not lost:
-        return replace(part, status=GapStatus.REPAIRED, missing=(), restored_n=restored_n), rest
+        return [replace(part, status=GapStatus.REPAIRED, missing=(), restored_n=restored_n)], rest
+    return _cut_out(part, lost, restored_n), rest
+
+
+def _cut_out(part: GapRow, lost: Sequence[Hole], restored_n: int) -> list[GapRow]:
+    """Divide a part at its holes; the count of what was restored goes to its first row."""
+    assert part.to_id is not None
+    assert part.to_ms is not None
+    first_id = min(h.from_id for h in lost)
+    last_id = max(first_id, *(h.to_id for h in lost))
+    from_ms, to_ms = min(h.from_ms for h in lost), max(h.to_ms for h in lost)
     tries = part.tries + 1
     given_up = part.status is GapStatus.SOURCE_MISSING or tries >= TRIES_MAX
-    part = replace(
-        part, status=GapStatus.SOURCE_MISSING if given_up else GapStatus.OPEN, tries=tries, restored_n=restored_n,
-        missing=runs_of(lost), from_ms=min(h.from_ms for h in lost), to_ms=max(h.to_ms for h in lost),
-    )  # fmt: skip
-    return part, rest
+    rows = [
+        replace(
+            part, from_id=first_id, to_id=last_id, from_ms=from_ms, to_ms=to_ms, missing=runs_of(lost), tries=tries,
+            status=GapStatus.SOURCE_MISSING if given_up else GapStatus.OPEN, restored_n=0,
+        )
+    ]  # fmt: skip
+    healed = replace(part, status=GapStatus.REPAIRED, missing=(), restored_n=0)
+    if first_id > part.from_id:
+        rows.insert(0, replace(healed, to_id=first_id - 1, to_ms=max(part.from_ms, from_ms)))
+    if last_id < part.to_id:
+        rows.append(replace(healed, from_id=last_id + 1, from_ms=to_ms, to_ms=max(part.to_ms, to_ms)))
+    return [replace(rows[0], restored_n=restored_n), *rows[1:]]
+
+
+def _clip(gap: GapRow, from_id: int, to_id: int) -> tuple[tuple[int, int], ...]:
+    return tuple(clip_runs(list(gap.missing), from_id, to_id))
 
 
 def find_lost(part: GapRow, spans: Sequence[Span]) -> list[Hole]:

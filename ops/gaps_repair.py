@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import msgspec
 
 from common.batch import Batch
-from common.contracts import GapRow, GapStatus, Retraction, format_time
+from common.contracts import GapRow, Retraction, format_time
 from common.store import Store
 from common.venues.binance_spot import MARKET
 from ohlcv_ingestor.ring import minute_of
@@ -55,17 +55,23 @@ async def repair_gap(store: Store, asker: Asker, gap: GapRow, say: Say) -> Outco
     rest: GapRow | None = gap
     while rest is not None:
         spans = await _fetch_step(asker, rest, ends.from_s)
-        part, following = divide_gap(rest, spans, ends)
-        changed = await _commit_step(store, spans, part, following)
+        rows, following = divide_gap(rest, spans, ends)
+        changed = await _commit_step(store, spans, rows, following)
         last = spans[-1]
+        left = [row for row in rows if row.status in UNPROVEN]
         say(
-            f"{symbol} {format_time(spans[0].from_s)} to {format_time(last.to_s)}: {part.status}, "
+            f"{symbol} {format_time(spans[0].from_s)} to {format_time(last.to_s)}: "
+            f"{f'the venue lacks {missing_ids(left)} ids, {left[0].status}' if left else 'repaired'}, "
             f"{sum(len(s.bricks) for s in spans)} seconds fetched, {changed} rows changed"
         )
-        done = part.status is GapStatus.REPAIRED
-        total += Outcome(int(done), int(not done), changed)
+        total += Outcome(len(rows) - len(left), len(left), changed)
         rest, ends = following, Ends(last.to_s, last.after.first, ends.next_first)
     return total
+
+
+def missing_ids(gaps: Iterable[GapRow]) -> int:
+    """How many ids are missing, as far as they are known."""
+    return sum(last - first + 1 for gap in gaps for first, last in gap.missing)
 
 
 async def _fetch_step(asker: Asker, gap: GapRow, from_s: int) -> list[Span]:
@@ -86,16 +92,15 @@ def _known(edge: Edge) -> Edge | None:
     return None if edge.ms is None else edge
 
 
-async def _commit_step(store: Store, spans: Sequence[Span], part: GapRow, rest: GapRow | None) -> int:
+async def _commit_step(store: Store, spans: Sequence[Span], rows: Sequence[GapRow], rest: GapRow | None) -> int:
     """Commit rows and ledger; a gap that an ingestor wrote meanwhile lowers what it touches. Returns rows changed."""
-    read = partial(read_ledger, store, UNPROVEN, [part.symbol], 1000 * spans[0].from_s, 1000 * (spans[-1].to_s + 1))
-    own = {part.from_id} | ({rest.from_id} if rest else set[int]())
+    symbol, ledger = rows[0].symbol, [*rows, *([] if rest is None else [rest])]
+    read = partial(read_ledger, store, UNPROVEN, [symbol], 1000 * spans[0].from_s, 1000 * (spans[-1].to_s + 1))
+    own = {row.from_id for row in ledger}
     others = [e.gap for e in await read() if _key(e.gap) == (SERVICE, VENUE) and e.gap.from_id not in own]
-    unproven = others + [g for g in (part, rest) if g is not None and g.status in UNPROVEN]
-    batch = span_batch(part.symbol, spans, unproven)
-    batch.put_gap(part)
-    if rest is not None:
-        batch.put_gap(rest)
+    batch = span_batch(symbol, spans, others + [g for g in ledger if g.status in UNPROVEN])
+    for row in ledger:
+        batch.put_gap(row)
     committed = await store.commit(batch)
     changed = committed.bars + committed.footprints
     known = own | {g.from_id for g in others}
@@ -106,7 +111,7 @@ async def _commit_step(store: Store, spans: Sequence[Span], part: GapRow, rest: 
             to_s = spans[-1].to_s if gap.to_ms is None else gap.to_ms // 1000
             lowering.retract(Retraction(gap.symbol, MARKET.source, gap.from_ms // 1000, to_s))
         await store.commit(lowering)
-    return changed + await correct_flat_bars(store, part.symbol, spans[-1])
+    return changed + await correct_flat_bars(store, symbol, spans[-1])
 
 
 async def correct_flat_bars(store: Store, symbol: str, span: Span) -> int:

@@ -134,7 +134,7 @@ def test_a_gap_that_is_filled_ends_repaired_with_its_count() -> None:
     ends = venue.drive(find_ends(gap))
     assert ends.from_s == T0
     span = venue.drive(fetch_span(T0, T0 + 180))
-    part, rest = divide_gap(gap, [span], ends)
+    (part,), rest = divide_gap(gap, [span], ends)
     assert rest is None
     assert (part.status, part.missing, part.restored_n) == (GapStatus.REPAIRED, (), 200)
     assert (part.from_ms, part.to_ms, part.to_id) == (gap.from_ms, gap.to_ms, gap.to_id)
@@ -149,7 +149,7 @@ def test_a_step_divides_a_gap_at_a_trade_inside_it() -> None:
     ends = venue.drive(find_ends(gap))
     span = venue.drive(fetch_span(T0, T0 + 120))
     assert not is_done(gap, span)
-    part, rest = divide_gap(gap, [span], ends)
+    (part,), rest = divide_gap(gap, [span], ends)
     assert rest is not None
     assert (part.from_id, part.to_id, part.status, part.restored_n) == (11, 120, GapStatus.REPAIRED, 220)
     assert (rest.from_id, rest.to_id, rest.status, rest.missing) == (121, 350, GapStatus.OPEN, ((121, 350),))
@@ -159,29 +159,52 @@ def test_a_step_divides_a_gap_at_a_trade_inside_it() -> None:
 
 
 def test_ids_that_the_venue_lost_leave_a_small_gap_for_three_tries() -> None:
-    venue = Venue(every_second(200), lost={100})
-    gap: GapRow | None = gap_of(51, 150, 49, 150)
-    assert gap is not None
-    for status in (GapStatus.OPEN, GapStatus.OPEN, GapStatus.SOURCE_MISSING, GapStatus.SOURCE_MISSING):
-        ends = venue.drive(find_ends(gap))
-        spans = [venue.drive(fetch_span(T0, T0 + 180))]
-        part, rest = divide_gap(gap, spans, ends)
+    venue = Venue(every_second(200), lost={100, 103})
+    gap = gap_of(51, 150, 49, 150)
+    rows, rest = divide_gap(gap, [venue.drive(fetch_span(T0, T0 + 180))], venue.drive(find_ends(gap)))
+    assert rest is None
+    before, lost, after = rows
+    assert [(r.from_id, r.to_id, r.status, r.restored_n) for r in (before, after)] == [
+        (51, 99, GapStatus.REPAIRED, 196), (104, 150, GapStatus.REPAIRED, 0),
+    ]  # fmt: skip
+    assert (before.from_ms, before.to_ms) == (gap.from_ms, lost.from_ms)
+    assert (after.from_ms, after.to_ms) == (lost.to_ms, gap.to_ms)
+    for tries, status in enumerate(
+        (GapStatus.OPEN, GapStatus.OPEN, GapStatus.SOURCE_MISSING, GapStatus.SOURCE_MISSING)
+    ):
+        assert (lost.status, lost.tries, lost.missing) == (status, tries + 1, ((100, 100), (103, 103)))
+        assert (lost.from_id, lost.to_id, lost.from_ms, lost.to_ms) == (100, 103, 1000 * (T0 + 98), 1000 * (T0 + 103))
+        ends = venue.drive(find_ends(lost))
+        assert ends.from_s == T0 + 60
+        spans = [venue.drive(fetch_span(T0 + 60, T0 + 120))]
+        (again,), rest = divide_gap(lost, spans, ends)
         assert rest is None
-        gap = part
-        assert (gap.status, gap.missing, gap.restored_n) == (status, ((100, 100),), 198)
-        assert (gap.from_ms, gap.to_ms) == (1000 * (T0 + 98), 1000 * (T0 + 100))
-    assert gap.tries == 4
-    batch = span_batch(SYMBOL, spans, [gap])
-    assert [s for (_, s), row in sorted(batch.footprints.items()) if not row.complete] == [T0 + 98, T0 + 100]
-    assert {s for (_, s), row in batch.bars.items() if not row.complete} == {T0 + 60}
-    assert T0 + 60 not in {c.from_s for c in batch.clearances}
+        batch = span_batch(SYMBOL, spans, [again])
+        assert [s - T0 for (_, s), row in sorted(batch.footprints.items()) if not row.complete] == [98, 100, 101, 103]
+        assert {s for (_, s), row in batch.bars.items() if not row.complete} == {T0 + 60}
+        assert not batch.clearances
+        lost = again
+    venue = Venue(every_second(200))
+    (found,), _ = divide_gap(lost, [venue.drive(fetch_span(T0 + 60, T0 + 120))], ends)
+    assert (found.status, found.missing) == (GapStatus.REPAIRED, ())
+
+
+def test_single_trades_missing_between_records_that_follow_each_other() -> None:
+    trades = [t if t.id < 30 else replace(t, first=t.first + 1, last=t.last + 1) for t in every_second(100)]
+    venue = Venue(trades)
+    gap = gap_of(20, 40, 18, 40)
+    rows, _ = divide_gap(gap, [venue.drive(fetch_span(T0, T0 + 60))], venue.drive(find_ends(gap)))
+    assert [(r.from_id, r.to_id, r.status, r.missing) for r in rows] == [
+        (20, 29, GapStatus.REPAIRED, ()), (30, 30, GapStatus.OPEN, ()), (31, 40, GapStatus.REPAIRED, ()),
+    ]  # fmt: skip
+    assert (rows[1].from_ms, rows[1].to_ms) == (1000 * (T0 + 28), 1000 * (T0 + 29))
 
 
 def test_lost_ids_of_another_gap_are_not_this_one_s() -> None:
     venue = Venue(every_second(200), lost={20})
     gap = gap_of(51, 110, 49, 110)
-    part, _ = divide_gap(gap, [venue.drive(fetch_span(T0, T0 + 120))], venue.drive(find_ends(gap)))
-    assert (part.status, part.missing) == (GapStatus.REPAIRED, ())
+    parts, _ = divide_gap(gap, [venue.drive(fetch_span(T0, T0 + 120))], venue.drive(find_ends(gap)))
+    assert [(p.status, p.missing) for p in parts] == [(GapStatus.REPAIRED, ())]
 
 
 def test_lost_ids_at_the_very_beginning_are_not_forgotten() -> None:
@@ -192,11 +215,11 @@ def test_lost_ids_at_the_very_beginning_are_not_forgotten() -> None:
     ends = venue.drive(find_ends(gap))
     assert ends.from_s == T0 - 120
     spans = [venue.drive(fetch_span(ends.from_s, T0 + 60))]
-    part, _ = divide_gap(gap, spans, ends)
+    part = divide_gap(gap, spans, ends)[0][0]
     assert (part.missing, part.from_ms, part.to_ms) == (((2, 3),), 1000 * (T0 - 90), 1000 * (T0 + 3))
     venue = Venue(trades[1:], lost={2, 3})  # and nobody knows the trade before
     ends = venue.drive(find_ends(gap))
-    part, _ = divide_gap(gap, [venue.drive(fetch_span(ends.from_s, T0 + 60))], ends)
+    part = divide_gap(gap, [venue.drive(fetch_span(ends.from_s, T0 + 60))], ends)[0][0]
     assert (part.status, part.missing) == (GapStatus.OPEN, ((2, 3),))
 
 
