@@ -78,6 +78,7 @@ class Recorder:
         self._feeds: list[Feed] = []
         self.frames_total = 0
         self.trades_total = 0
+        self.opened_total = 0
         self.losses_total = 0
         self.silent = set(names)
         market = venue.market
@@ -119,7 +120,7 @@ class Recorder:
         seconds = (self._now_ns() - self._began_ns) / 1e9
         return (
             f"{seconds:.0f} s, {self.frames_total:,} frames, {self.trades_total:,} trades, "
-            f"{self._connections} connections ({self.losses_total} lost), {self._tape.size_bytes:,} bytes"
+            f"{self.opened_total} connections opened, {self.losses_total} lost, {self._tape.size_bytes:,} bytes"
         )
 
     def describe_state(self) -> str:
@@ -195,6 +196,7 @@ class Recorder:
     def _note(self, connection: int, event: Event) -> None:
         match event:
             case Opened():
+                self.opened_total += 1
                 self._mark(connection, "opened")
             case Subscribed(streams=streams):
                 self._mark(connection, "subscribed", streams=sorted(streams))

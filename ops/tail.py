@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -25,6 +26,10 @@ NAME = "trading-bus/tail"
 QUEUE_MESSAGES_MAX = 10_000
 """What waits for a slow terminal; beyond it the oldest is dropped, and the broker keeps nothing more for us."""
 LOOK_EVERY_S = 3600.0
+
+# What these tell is told by the error that we raise; without a handler Python would print it a second time.
+for _name in ("aio_pika", "aiormq"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 _EPILOG = """\b
 Examples:

@@ -77,7 +77,10 @@ def test_a_line_is_one_line() -> None:
     assert format_line(BusMessage("k", "", {}, b"x")).startswith("-")
 
 
-@pytest.mark.parametrize("body", [b'{"v":1.2300000000000000001,"n":null}', b'{"a":1,\n\t"b":[1,\r\n2]}', b"3", b'"a\\nb"'])
+BODIES = [b'{"v":1.2300000000000000001,"n":null}', b'{"a":1,\n\t"b":[1,\r\n2]}', b"3", b'"a\\nb"']
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_json_keeps_every_digit_of_a_json_body(body: bytes) -> None:
     line = format_json(message(body, **{"x-stream-offset": 7, "status": "ACTIVE"}))
     assert "\n" not in line
