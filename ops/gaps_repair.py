@@ -56,7 +56,7 @@ async def repair_gap(store: Store, asker: Asker, gap: GapRow, say: Say) -> Outco
     while rest is not None:
         spans = await _fetch_step(asker, rest, ends.from_s)
         rows, following = divide_gap(rest, spans, ends)
-        changed = await _commit_step(store, spans, rows, following)
+        changed = await commit_step(store, spans, rows, following)
         last = spans[-1]
         left = [row for row in rows if row.status in UNPROVEN]
         say(
@@ -92,7 +92,7 @@ def _known(edge: Edge) -> Edge | None:
     return None if edge.ms is None else edge
 
 
-async def _commit_step(store: Store, spans: Sequence[Span], rows: Sequence[GapRow], rest: GapRow | None) -> int:
+async def commit_step(store: Store, spans: Sequence[Span], rows: Sequence[GapRow], rest: GapRow | None) -> int:
     """Commit rows and ledger; a gap that an ingestor wrote meanwhile lowers what it touches. Returns rows changed."""
     symbol, ledger = rows[0].symbol, [*rows, *([] if rest is None else [rest])]
     read = partial(read_ledger, store, UNPROVEN, [symbol], 1000 * spans[0].from_s, 1000 * (spans[-1].to_s + 1))

@@ -12,12 +12,24 @@ import asyncpg
 import click
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
+from common.batch import Batch
+from common.contracts import GapRow
+from common.errors import Refused
+from common.store import Committed, Store
 from ops import gaps_repair
 from ops.gaps import gaps
+from ops.gaps_ledger import read_bars, read_seconds
+from ops.gaps_outlet import open_outlet
+from ops.gaps_plan import divide_gap, find_ends
+from ops.gaps_refetch import fetch_span
+from ops.gaps_repair import commit_step
 from ops.retain import retain
 from ops.verify import verify
+from tests.rows import T0, make_bar
 from tests.stage import Stage, open_stage
+from tests.unit.test_gaps_command import Venue, every_second, gap_of
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 SPEED = 20
@@ -235,3 +247,45 @@ async def test_retain_drops_what_is_old_and_keeps_what_a_gap_touches(ts_dsn: str
         assert "0 chunks" in await run_retain()
     finally:
         await con.close()
+
+
+async def test_a_gap_opened_while_a_repair_commits_lowers_its_rows(ts_dsn: str) -> None:
+    """An ingestor writes a gap after the command read the ledger; flat bars behind the repair take its close."""
+    venue = Venue(every_second(150))
+    gap = gap_of(20, 40, 18, 40)
+    spans = [venue.drive(fetch_span(T0, T0 + 120))]
+    rows, rest = divide_gap(gap, spans, venue.drive(find_ends(gap)))
+    store = Racing(ts_dsn, "ops/gaps")
+    try:
+        stale = replace(make_bar(T0 + 120, "XUSDT"), o="7", h="7", l="7", c="7", v="0", n=0, quote_vol="0", buy_vol="0",
+                        buy_quote_vol="0")  # fmt: skip
+        batch = Batch()
+        batch.put_bar(stale)
+        assert await store.acquire()
+        await store.commit(batch)
+        store.late = gap_of(70, 75, 68.5, 75)
+        assert await commit_step(store, spans, rows, rest) == 2 + 120 + 1
+        lowered = [r.time - T0 for r in await read_seconds(store, "XUSDT", T0, T0 + 120) if not r.complete]
+        assert lowered == list(range(68, 76))
+        bars = await read_bars(store, "XUSDT", T0, T0 + 180)
+        assert [r.complete for r in bars] == [True, False, True]
+        assert bars[2].c == bars[1].c != "7"
+        with pytest.raises(Refused, match="ops/gaps is at work elsewhere"):
+            async with open_outlet(ts_dsn, "amqp://nobody:x@127.0.0.1:1/", "ops/gaps", "", print):
+                pass
+    finally:
+        await store.close()
+
+
+class Racing(Store):
+    """A store in which a gap of an ingestor is committed just before the first rows are."""
+
+    late: GapRow | None = None
+
+    async def commit(self, batch: Batch, *, force: bool = False) -> Committed:
+        if self.late is not None:
+            ahead = Batch()
+            ahead.put_gap(self.late)
+            self.late = None
+            await super().commit(ahead)
+        return await super().commit(batch, force=force)
