@@ -9,15 +9,17 @@ import time
 import urllib.parse
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from threading import Event
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from common.publisher import message_type
-from examples import feature_engine
+from examples import feature_engine, replay_pika
 from examples.replay_pika import Newest, connect, listen, read_offset, replay
 from ops.demo_features import compare_known, read_known
 from ops.rabbitmq_probe import call_management
@@ -32,6 +34,38 @@ Rows = dict[tuple[str, str], tuple[int, bool, Decimal]]
 """(routing key, time) -> rev, complete, close."""
 
 
+@dataclass(frozen=True)
+class Login:
+    """A consumer's own addresses: it may read, and have queues under its name, and nothing else."""
+
+    name: str
+    rmq_url: str
+    dsn: str
+
+
+@pytest.fixture
+async def login(
+    stage: Stage, management_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Login]:
+    name = f"features_{uuid4().hex[:8]}"
+    env = {"TS_DSN": stage.dsn, "RMQ_URL": stage.rmq_url, "MANAGEMENT_URL": management_url}
+    files = {"broker": tmp_path / "rmq_url", "database": tmp_path / "dsn"}
+    for server, role in (("broker", "consumer"), ("database", "reader")):
+        await operate(tmp_path, env, "access", server, name, "--role", role, "--file", str(files[server]))
+    monkeypatch.setattr(replay_pika, "CONSUMER", name)
+    try:
+        yield Login(name, files["broker"].read_text().strip(), files["database"].read_text().strip())
+    finally:
+        await operate(tmp_path, env, "access", "remove", name)
+
+
+async def operate(folder: Path, env: dict[str, str], *words: str) -> None:
+    command = Process(folder, "access", ["-c", "from ops.cli import main; main()", *words], env)
+    await command.start()
+    assert command.process is not None
+    assert await asyncio.wait_for(command.process.wait(), 30) == 0, command.tail()
+
+
 @pytest.fixture
 async def stage(tmp_path: Path, ts_dsn: str, rmq_url: str) -> AsyncIterator[Stage]:
     async with open_stage(tmp_path, ts_dsn, rmq_url) as stage:
@@ -41,28 +75,28 @@ async def stage(tmp_path: Path, ts_dsn: str, rmq_url: str) -> AsyncIterator[Stag
         yield stage
 
 
-async def test_foreign_consumers_end_with_what_the_tables_hold(stage: Stage, management_url: str) -> None:
+async def test_foreign_consumers_end_with_what_the_tables_hold(stage: Stage, login: Login, management_url: str) -> None:
     ingestor = await stage.start_ingestor(symbols=",".join(SYMBOLS), clock_rate=SPEED)
     await stage.settle(SYMBOLS, await stage.venue_s())
-    engine = await start_engine(stage)
+    engine = await start_engine(stage, login)
     with ThreadPoolExecutor() as pool:
         since_s, since = await stage.venue_s(), dt.datetime.now(dt.UTC)
         begun = Event()
-        live = asyncio.get_running_loop().run_in_executor(pool, hear, stage.rmq_url, begun)
+        live = asyncio.get_running_loop().run_in_executor(pool, hear, login.rmq_url, begun)
         await stage.until(begun.is_set, 15, "the listener hears")
         # Revisions on the bus, and in the middle of them the engine loses its connection.
         await stage.fault("cut", for_s=2)
-        await stage.until(lambda: cut_off(management_url, stage.rmq_url), 15, "the engine is cut off")
+        await stage.until(lambda: cut_off(management_url, login), 15, "the engine is cut off")
         await stage.until(lambda: engine.log.read_text().count("loaded") >= 2, 15, "the engine has joined again")
-        await stage.settle(SYMBOLS, await stage.venue_s() + 30)
+        await stage.settle(SYMBOLS, await stage.venue_s() + 65)
         assert await ingestor.stop() == 0, ingestor.tail()
         assert await stage.count("bus_outbox") == 0
         stored = await read_tables(stage.con)
         reads = [
-            asyncio.get_running_loop().run_in_executor(pool, read, stage.rmq_url, offset)
+            asyncio.get_running_loop().run_in_executor(pool, read, login.rmq_url, offset)
             for offset in ("first", since, "1h")
         ]
-        (newest, beats), enveloped, *replayed = await asyncio.gather(live, pool_check(pool, stage.rmq_url), *reads)
+        (newest, beats), enveloped, *replayed = await asyncio.gather(live, pool_check(pool, login.rmq_url), *reads)
     await engine_knows_the_tables(stage, engine)
     assert sum(rev > 1 for rev, _, _ in stored.values()) > 0, "nothing was revised"
     # Live: whatever was heard is what is stored, and nothing since the beginning is missing.
@@ -77,11 +111,12 @@ async def test_foreign_consumers_end_with_what_the_tables_hold(stage: Stage, man
     offsets, check = enveloped
     assert (check.wrong, check.shown) == (0, []) and check.checked >= len(stored)
     middle = offsets[len(offsets) // 2]
-    assert next(replay(stage.rmq_url, read_offset(str(middle)), idle_s=5))[1]["x-stream-offset"] == middle
+    assert next(replay(login.rmq_url, read_offset(str(middle)), idle_s=5))[1]["x-stream-offset"] == middle
 
 
-async def start_engine(stage: Stage) -> Process:
-    env = {"TS_DSN": stage.dsn, "RMQ_URL": stage.rmq_url, "FEATURES_FILE": str(stage.folder / "features.json")}
+async def start_engine(stage: Stage, login: Login) -> Process:
+    env = {"TS_DSN": login.dsn, "RMQ_URL": login.rmq_url, "CONSUMER": login.name}
+    env["FEATURES_FILE"] = str(stage.folder / "features.json")
     engine = Process(stage.folder, "engine", [str(EXAMPLES / "feature_engine.py")], env)
     await engine.start()
     stage.ingestors.append(engine)
@@ -103,11 +138,11 @@ async def engine_knows_the_tables(stage: Stage, engine: Process) -> None:
     assert len((await compare_known(stage.con, SYMBOLS, known)).faults) == 1
 
 
-def cut_off(management_url: str, rmq_url: str) -> bool:
+def cut_off(management_url: str, login: Login) -> bool:
     """Close the engine's connection, as an operator or a network would."""
-    vhost = urllib.parse.quote(urllib.parse.urlsplit(rmq_url).path.removeprefix("/"), safe="")
+    vhost = urllib.parse.quote(urllib.parse.urlsplit(login.rmq_url).path.removeprefix("/"), safe="")
     for connection in call_management(management_url, "GET", f"vhosts/{vhost}/connections"):
-        if connection.get("client_properties", {}).get("connection_name") == "consumer.features":
+        if connection.get("client_properties", {}).get("connection_name") == f"consumer.{login.name}":
             call_management(management_url, "DELETE", f"connections/{urllib.parse.quote(connection['name'])}")
             return True
     return False
