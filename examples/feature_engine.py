@@ -73,11 +73,13 @@ class Engine:
     def __init__(self) -> None:
         self.symbols: dict[str, Symbol] = {}
         self.repeated = 0
+        self.is_in_doubt = False
+        """A deleted row was told of again, which only the table can explain."""
         self._from_s = (0, 0)
 
     def load(self, bars: Iterable[Row], seconds: Iterable[Row], bars_from_s: int, seconds_from_s: int) -> None:
         """Begin anew from the tables; what was announced meanwhile is in them already, or waits in the queue."""
-        self.symbols, self._from_s = {}, (bars_from_s, seconds_from_s)
+        self.symbols, self._from_s, self.is_in_doubt = {}, (bars_from_s, seconds_from_s), False
         for row in bars:
             self._symbol(row["symbol"]).bars[row["time"]] = row
         for row in seconds:
@@ -127,6 +129,7 @@ class Engine:
         known = rows.get(row["time"])
         if row["time"] < from_s or (known is not None and row["rev"] <= known["rev"]):
             self.repeated += known is not None
+            self.is_in_doubt |= known is not None and known.get("n") == 0 and row["n"] > 0
             return False
         rows[row["time"]] = row
         return True
@@ -188,7 +191,7 @@ async def follow(engine: Engine, rmq_url: str, ts_dsn: str) -> None:
         reload_at = 0.0
         while True:
             # Also from time to time: a full queue drops its oldest messages without a word.
-            if loop.time() >= reload_at:
+            if engine.is_in_doubt or loop.time() >= reload_at:
                 await load_tables(engine, ts_dsn)
                 reload_at = loop.time() + RELOAD_EVERY_S
                 print(f"loaded {len(engine.symbols)} symbols", file=sys.stderr, flush=True)

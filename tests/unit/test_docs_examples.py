@@ -67,7 +67,11 @@ def test_a_late_second_changes_its_minute_and_a_deleted_one_stays_deleted(engine
     assert feature["imbalance"] is not None and not feature["complete"]
     assert len(engine.see(*second(make_second(T0 + 5, n=0), rev=2))) == 1
     assert describe(engine)[SYMBOL]["seconds"] == []
+    assert not engine.is_in_doubt
     assert engine.see(*second(make_second(T0 + 5), rev=1)) == []
+    assert engine.is_in_doubt, "it may be there again, and only the table knows"
+    engine.load([], [], T0 - 60, T0 - 60)
+    assert not engine.is_in_doubt
 
 
 def test_beats_tell_blindness_from_silence(engine: Engine) -> None:
