@@ -51,6 +51,12 @@ class Config:
     weight_limit: int = 6000  # per minute of real time
     ban_after: int = 10  # requests made in spite of 429 until 418
     ban_s: float = 120.0
+    rest_latency_ms: int = 0  # every REST answer of every vendor comes so much later
+    # What the vendors list, and the futures beside the spot market.
+    listing: int = 0  # made-up USDT pairs beside the traded ones, and the odd ones with them; 0: the traded ones alone
+    futures_weight_limit: int = 2400
+    coingecko_calls_per_min: int = 30
+    coingecko_key: str | None = None  # None: nobody is asked for a key
     # The second venue, OKX.
     okx: bool = False
     okx_idle_s: float = 30.0  # a connection to which nothing was sent for so long is closed

@@ -1,8 +1,9 @@
 """Faults on demand: one table, kind to what it does.
 
 Seconds are real time. `symbol` (a pair, at every venue) may be left out where a fault can hit whichever symbol comes
-next. `venue` names the venue a fault is about: "binance" where it is left out, or "okx". Ids are those that the venue
-shows: aggTrade ids at Binance, `tradeId` at OKX.
+next. `venue` names the venue a fault is about: "binance" where it is left out, or "okx", or, for what concerns REST,
+"futures" and "coingecko". Ids are those that the venue shows: aggTrade ids at Binance, `tradeId` at OKX. What concerns
+the list of pairs and single REST endpoints is in sandbox/listing_faults.py.
 
 | kind | arguments | what happens |
 |---|---|---|
@@ -25,6 +26,7 @@ shows: aggTrade ids at Binance, `tradeId` at OKX.
 | rest_ban | for_s | REST answers 418 (OKX: too many requests) |
 | rest_slow | for_s, by_s | REST answers late |
 | rest_behind | by_ms | REST shows trades that much later than the stream; 0 ends it |
+| rest_answer | path, symbol, answer, ... | single endpoints are ill, see sandbox/listing_faults.py |
 | skew | ms | the venue tells a wrong time (E and serverTime) by so much; 0 ends it |
 """
 
@@ -49,6 +51,7 @@ class Stage(NamedTuple):
 
 
 Args = dict[str, Any]
+Edit = Callable[[str, Args], bool]
 
 
 def _cut(stage: Stage, args: Args) -> None:
@@ -118,6 +121,11 @@ def _skew(stage: Stage, args: Args) -> None:
     stage.market.clock.skew_ms = int(args["ms"])
 
 
+def _rest_answer(stage: Stage, args: Args) -> None:
+    about = ("kind", "venue", "at_s")
+    stage.troubles.rest_rules.add({name: value for name, value in args.items() if name not in about})
+
+
 def _clear(stage: Stage, args: Args) -> None:
     stage.troubles.clear()
     stage.market.clock.skew_ms = 0
@@ -149,19 +157,34 @@ FAULTS: dict[str, Callable[[Stage, Args], object]] = {
     "rest_slow": _rest_slow,
     "rest_behind": _rest_behind,
     "skew": _skew,
+    "rest_answer": _rest_answer,
 }
+ANY_SYMBOL = ("rest_answer",)
+"""Faults whose symbol need not be one of the market's."""
 
 
-def apply_fault(stages: Mapping[str, Stage], fault: Args) -> None:
-    """Make one fault happen now. Raises ValueError when it is not in the table or its arguments do not fit."""
+def _edit_nothing(kind: str, args: Args) -> bool:
+    return False
+
+
+def apply_fault(stages: Mapping[str, Stage], fault: Args, edit: Edit = _edit_nothing) -> None:
+    """Make one fault happen now. Raises ValueError when it is not in the table or its arguments do not fit.
+
+    `edit` makes the changes that are about no single venue, and says whether the kind was one of them.
+    """
     venue, kind = str(fault.get("venue", "binance")), str(fault.get("kind"))
+    try:
+        if edit(kind, fault):
+            return
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"fault {kind}: {error!r} is missing or wrong") from error
     if venue not in stages:
         raise ValueError(f"unknown venue {venue!r}, here are: {', '.join(stages)}")
     stage = stages[venue]
     if kind not in FAULTS:
         raise ValueError(f"unknown fault {kind!r}, known: {', '.join(FAULTS)}")
     symbol = fault.get("symbol", ANY)
-    if symbol != ANY and symbol not in stage.market.symbols:
+    if symbol != ANY and kind not in ANY_SYMBOL and symbol not in stage.market.symbols:
         raise ValueError(f"unknown symbol {symbol!r}")
     stage.troubles.calm = False
     try:

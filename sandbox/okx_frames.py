@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from sandbox.recount import write_number
-from sandbox.rest import split_symbol
+from sandbox.symbols import split_symbol
 from sandbox.trades import UNIT, Trade
 
 ARGS_BYTES_MAX = 65_536

@@ -14,9 +14,9 @@ from sandbox.faults import Stage
 from sandbox.okx_frames import dump, inst_id_of
 from sandbox.okx_hub import OkxHub
 from sandbox.recount import Recount, Span, write_number
-from sandbox.rest import split_symbol
 from sandbox.sockets import Connection
 from sandbox.streams import listen
+from sandbox.symbols import split_symbol
 
 WINDOW_S = 2.0
 CALLS_MAX = {"/api/v5/public/time": 10, "/api/v5/public/instruments": 20, "/api/v5/market/candles": 40}

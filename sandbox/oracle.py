@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from sandbox.faults import Stage, apply_fault
+from sandbox.faults import Edit, Stage, apply_fault
 from sandbox.frames import rest_record
 from sandbox.pump import Pump
 from sandbox.recount import Recount, bar_row, collect, footprint_row
@@ -100,7 +100,7 @@ class Oracle:
         return _json(self.status())
 
 
-def fault_route(stages: Mapping[str, Stage]) -> web.RouteDef:
+def fault_route(stages: Mapping[str, Stage], edit: Edit) -> web.RouteDef:
     """The saboteur's endpoint, for all venues."""
 
     async def serve(request: web.Request) -> web.Response:
@@ -108,7 +108,7 @@ def fault_route(stages: Mapping[str, Stage]) -> web.RouteDef:
             fault = json.loads(await request.text())
             if not isinstance(fault, dict):
                 raise ValueError("a fault is a JSON object")
-            apply_fault(stages, cast("dict[str, Any]", fault))
+            apply_fault(stages, cast("dict[str, Any]", fault), edit)
         except ValueError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
         return _json({"ok": True})

@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
+from sandbox.rest_rules import RestRules
 from sandbox.trades import IdRanges, Trade
 
 ANY = "*"
@@ -29,6 +30,7 @@ class Troubles:
         self.rest_status = 503
         self.rest_wait_s = 0.0
         self.rest_behind_ms = 0
+        self.rest_rules = RestRules(clock)
         self.oversized_bytes = 0
         self.done: Counter[str] = Counter()
         self._until: dict[str, float] = {}

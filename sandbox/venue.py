@@ -12,17 +12,24 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from sandbox.clock import VenueClock
 from sandbox.config import Config
-from sandbox.faults import Stage, apply_fault
+from sandbox.faults import Args, Stage, apply_fault
+from sandbox.futures_rest import Futures
 from sandbox.hub import Hub
-from sandbox.market import open_market
+from sandbox.listing import Listing
+from sandbox.listing_faults import Editor
+from sandbox.listing_oracle import ListingOracle
+from sandbox.market import Market, open_market
 from sandbox.okx import open_okx_market
 from sandbox.okx_hub import OkxHub
 from sandbox.okx_rest import OkxDoor, OkxRest
 from sandbox.oracle import Oracle, fault_route
+from sandbox.perps import Perps
 from sandbox.pump import Pump
 from sandbox.recount import Recount
 from sandbox.rest import Rest
+from sandbox.rest_door import RestDoor
 from sandbox.streams import Streams, tend_for_ever
 from sandbox.troubles import Troubles
 from sandbox.weights import Budget
@@ -53,11 +60,14 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         config = self._config
-        app = web.Application()
+        self.stages: dict[str, Stage] = {}
+        self.door = RestDoor(self.stages, config.rest_latency_ms)
+        app = web.Application(middlewares=[self.door.middleware()])
         work = self._open_binance(app)
+        self._open_futures(app)
         if config.okx:
             work += self._open_okx(app)
-        app.add_routes([fault_route(self.stages)])
+        app.add_routes([fault_route(self.stages, self._edit)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, config.host, config.port, backlog=512).start()
@@ -70,15 +80,34 @@ class Sandbox:
         config = self._config
         market, troubles = open_market(config), Troubles()
         hub = Hub(config, market.clock, troubles, market.symbols)
+        self.listing = Listing(config.seed, market, config.listing)
         budget = Budget(config.weight_limit, config.ban_after, config.ban_s)
         recount, pump = Recount(market), Pump(config, market, hub, troubles)
         self.stage = Stage(market, hub, troubles, budget)
-        self.stages = {"binance": self.stage}
+        self.stages["binance"] = self.stage
         self.oracle = Oracle(self.stage, recount, pump)
         app.add_routes(Streams(config, hub, troubles).routes())
-        app.add_routes(Rest(market, recount, budget, troubles).routes())
+        rest = Rest(market, recount, budget, troubles, self.listing)
+        app.add_routes(rest.routes())
+        self.perps = {venue: Perps(f"{config.seed}|{venue}", self.listing) for venue in ("futures", "okx")}
+        app.add_routes(ListingOracle(market, self.listing, rest.pairs, self.perps, self.door).routes())
+        self._editor = Editor(self.listing, self.perps["futures"], market.clock)
         app.add_routes(self.oracle.routes())
         return [pump.run(), tend_for_ever(hub)]
+
+    def _open_side(self, venue: str, budget: Budget) -> Stage:
+        """A vendor without streams: its REST has troubles, a budget and a wrong clock of its own."""
+        spot, troubles = self.stage.market, Troubles()
+        market = Market(spot.source, VenueClock(spot.clock.start_ms, spot.clock.speed, follow=spot.clock))
+        hub = Hub(self._config, market.clock, troubles, ())
+        self.stages[venue] = Stage(market, hub, troubles, budget)
+        return self.stages[venue]
+
+    def _open_futures(self, app: web.Application) -> None:
+        config = self._config
+        stage = self._open_side("futures", Budget(config.futures_weight_limit, config.ban_after, config.ban_s))
+        futures = Futures(stage.market.clock, self.listing, self.perps["futures"], stage.budget, stage.troubles)
+        app.add_routes(futures.routes())
 
     def _open_okx(self, app: web.Application) -> list[Coroutine[None, None, None]]:
         config = self._config
@@ -119,7 +148,13 @@ class Sandbox:
 
     def fault(self, kind: str, **args: object) -> None:
         """Make a fault happen now."""
-        apply_fault(self.stages, {"kind": kind, **args})
+        apply_fault(self.stages, {"kind": kind, **args}, self._edit)
+
+    def _edit(self, kind: str, args: Args) -> bool:
+        if kind == "rest_latency":
+            self.door.latency_ms = int(args["by_ms"])
+            return True
+        return self._editor.edit(kind, args)
 
     async def wait_failed(self) -> None:
         """Return never, or raise what stopped one of the sandbox's own tasks."""
@@ -134,4 +169,4 @@ class Sandbox:
         began = time.monotonic()
         for fault in self._script:
             await asyncio.sleep(max(0.0, float(fault["at_s"]) - (time.monotonic() - began)))
-            apply_fault(self.stages, fault)
+            apply_fault(self.stages, fault, self._edit)
