@@ -174,7 +174,11 @@ async def join(channel: aio_pika.abc.AbstractChannel) -> asyncio.Queue[aio_pika.
         arguments={"x-max-length": QUEUE_MESSAGES_MAX, "x-overflow": "drop-head"},
     )
     await queue.bind("trading.bus", "price_updates.#")
-    channel.close_callbacks.add(lambda *_: inbox.put_nowait(None))
+
+    def end(*_: object) -> None:
+        inbox.put_nowait(None)
+
+    channel.close_callbacks.add(end)
     await queue.consume(inbox.put)
     return inbox
 
@@ -183,8 +187,8 @@ async def follow(engine: Engine, rmq_url: str, ts_dsn: str) -> None:
     """Bind, load, follow; raises one of LOST."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(CALL_TIMEOUT_S):
-        name = {"connection_name": f"consumer.{CONSUMER}"}
-        connection = await aio_pika.connect(rmq_url, heartbeat=HEARTBEAT_S, client_properties=name)
+        told: dict[str, aio_pika.abc.FieldValue] = {"connection_name": f"consumer.{CONSUMER}"}
+        connection = await aio_pika.connect(rmq_url, heartbeat=HEARTBEAT_S, client_properties=told)
     try:
         async with asyncio.timeout(CALL_TIMEOUT_S):
             inbox = await join(await connection.channel())

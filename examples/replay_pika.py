@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -29,7 +29,7 @@ HEARTBEAT_S = 10
 CONSUMER = os.environ.get("CONSUMER", "replay")
 """Our login's name: a consumer may have queues called consumer.<name> and consumer.<name>.*."""
 
-Message = tuple[str, dict[str, Any], dict[str, Any]]
+Message = tuple[str, Mapping[str, Any], dict[str, Any]]
 """Routing key, application headers, body."""
 
 
@@ -73,7 +73,9 @@ def replay(url: str, offset: str | int | dt.datetime, idle_s: float | None = Non
         for method, properties, body in channel.consume(
             "trading.bus.log", arguments=arguments, inactivity_timeout=idle_s
         ):
-            if method is None or (idle_s is not None and properties.timestamp > present):
+            if method is None or properties is None or body is None:
+                return
+            if idle_s is not None and properties.timestamp > present:
                 return
             yield method.routing_key, properties.headers or {}, json.loads(body, parse_float=Decimal)
             channel.basic_ack(method.delivery_tag)
@@ -92,7 +94,7 @@ def listen(url: str, pattern: str = "price_updates.#", idle_s: float | None = No
         channel.queue_declare(queue, exclusive=True, arguments=arguments)
         channel.queue_bind(queue, "trading.bus", pattern)
         for method, properties, body in channel.consume(queue, inactivity_timeout=idle_s):
-            if method is None:
+            if method is None or properties is None or body is None:
                 return
             yield method.routing_key, properties.headers or {}, json.loads(body, parse_float=Decimal)
             channel.basic_ack(method.delivery_tag)
