@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Literal, Self
 
@@ -40,6 +41,8 @@ class RestLimits(msgspec.Struct, frozen=True):
     attempts_max: int = 3
     retry_first_s: float = 0.5
     retry_max_s: float = 5.0
+    retry_pauses_s: tuple[float, ...] = ()
+    """Given, these pauses (each a quarter more or less by chance) decide how often and when a call is tried again."""
     budget_wait_max_s: float = 60.0
     no_hint_pause_s: float = 60.0
     connections_max: int = 8
@@ -66,7 +69,7 @@ class _VenueError(msgspec.Struct, frozen=True):
 class RestClient:
     """Calls to one host; all clients of a host in a process share one `budget`, and with it the circuit.
 
-    Raises ConfigError when `base_url` can never work.
+    `headers` go with every call. Raises ConfigError when `base_url` can never work.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class RestClient:
         limits: RestLimits,
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         try:
             address = httpx.URL(base_url)
@@ -88,6 +92,7 @@ class RestClient:
         self._rng = rng or random.Random()
         self._http = httpx.AsyncClient(
             base_url=address,
+            headers=headers,
             timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
             limits=httpx.Limits(
                 max_connections=limits.connections_max, max_keepalive_connections=limits.connections_max
@@ -118,15 +123,18 @@ class RestClient:
         the budget has no room within `budget_wait_max_s`; Refused with the venue's code and text for any other 4xx;
         BadInput when the answer is too long.
         """
+        pauses = self._limits.retry_pauses_s
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, _Passing)),
-            stop=stop_after_attempt(self._limits.attempts_max),
+            stop=stop_after_attempt(len(pauses) + 1 if pauses else self._limits.attempts_max),
             wait=self._pause_s,
             reraise=True,
         )
         return await retrying(self._try_once, request, priority)
 
     def _pause_s(self, state: RetryCallState) -> float:
+        if self._limits.retry_pauses_s:
+            return self._limits.retry_pauses_s[state.attempt_number - 1] * self._rng.uniform(0.75, 1.25)
         return full_jitter(state.attempt_number - 1, self._limits.retry_first_s, self._limits.retry_max_s, self._rng)
 
     async def _try_once(self, request: Request, priority: Priority) -> bytes:
