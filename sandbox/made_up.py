@@ -17,6 +17,11 @@ XLM VET IMX GRT AAVE MKR RUNE ALGO SEI TIA STX LDO FTM EGLD SAND MANA AXS THETA 
 COMP DYDX ENS 1INCH ZEC DASH KAVA ROSE WLD ORDI JUP PYTH STRK ENA
 """
 KNOWN = tuple(_KNOWN.split())
+COIN_IDS = {
+    "BTC": "bitcoin", "ETH": "ethereum", "SOL": "solana", "BNB": "binancecoin", "XRP": "ripple", "DOGE": "dogecoin",
+    "ADA": "cardano", "TRX": "tron", "AVAX": "avalanche-2", "LINK": "chainlink", "DOT": "polkadot", "LTC": "litecoin",
+}  # fmt: skip
+"""CoinGecko's ids that are not what one would guess; elsewhere the id is the ticker, or ends in -coin."""
 THOUSANDS = ("PEPE", "SHIB", "BONK", "FLOKI")
 """Coins whose perpetual is of a thousand."""
 _SYLLABLES = ("BA", "CO", "DU", "FI", "GO", "KA", "LU", "MO", "NE", "PO", "RI", "SO", "TA", "VE", "XO", "ZI")
@@ -104,7 +109,7 @@ def describe_rank(seed: int, rank: int, start_ms: int) -> Facts:
     listed_ms = (start_ms // DAY_MS - age) * DAY_MS
     open_interest = volume * (0.1 + 0.3 * chance("oi")) / float(price) / (1000 if base in THOUSANDS else 1)
     mcap = None if chance("mcap") < 0.03 else int(volume * (5 + 30 * chance("mcap")))
-    coin = base.lower() if rank < len(KNOWN) else f"{base.lower()}-coin"
+    coin = COIN_IDS.get(base) or (base.lower() if rank < len(KNOWN) else f"{base.lower()}-coin")
     move = (40 + 120 * chance("move")) if chance("pump") < 0.02 else 16 * chance("move") - 8
     return Facts(
         symbol=symbol, base=base, quote="USDT", listed_ms=listed_ms, status=status, price=price, tick=tick_for(price),
@@ -126,7 +131,7 @@ def describe_traded(seed: int, rank: int, symbol: str, start_ms: int) -> Facts:
         perp=symbol if quote == "USDT" else None, perp_listed_ms=listed_ms + 200 * DAY_MS,
         open_interest=_number(90_000 * draw_between(0.8, 1.2, seed, "oi", symbol)),
         funding_hours=(8, 8, 4, 1)[rank % 4],
-        okx=True, okx_swap=quote == "USDT", coin=base.lower() if quote == "USDT" else None, coin_name=base.title(),
+        okx=True, okx_swap=quote == "USDT", coin=COIN_IDS.get(base, base.lower()) if quote == "USDT" else None, coin_name=base.title(),
         mcap=int(1.2e12 / (rank + 1)),
     )  # fmt: skip
 

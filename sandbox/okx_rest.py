@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from sandbox.config import Config
 from sandbox.faults import Stage
+from sandbox.guard import behind_ms
+from sandbox.listing import Listing
+from sandbox.okx_answers import ApiError, read_ms
 from sandbox.okx_frames import dump, inst_id_of
 from sandbox.okx_hub import OkxHub
+from sandbox.okx_swap import Handler, OkxSwaps
+from sandbox.perps import Perps
 from sandbox.recount import Recount, Span, write_number
 from sandbox.sockets import Connection
 from sandbox.streams import listen
-from sandbox.symbols import split_symbol
 
 WINDOW_S = 2.0
-CALLS_MAX = {"/api/v5/public/time": 10, "/api/v5/public/instruments": 20, "/api/v5/market/candles": 40}
+CALLS_MAX = {
+    "/api/v5/public/time": 10, "/api/v5/public/instruments": 20, "/api/v5/market/candles": 40,
+    "/api/v5/public/funding-rate": 10, "/api/v5/public/funding-rate-history": 10, "/api/v5/public/open-interest": 20,
+}  # fmt: skip
+COUNTED_BY = {
+    "/api/v5/public/instruments": "instType", "/api/v5/public/funding-rate": "instId",
+    "/api/v5/public/funding-rate-history": "instId", "/api/v5/public/open-interest": "instId",
+}  # fmt: skip
+"""Endpoints whose calls are counted for each value of a parameter."""
 CANDLES, CANDLES_MAX, CANDLES_KEPT = 100, 300, 1440
 FRAMES_PER_S_MAX = 1000
-LISTED_MS = 1_548_133_413_000
-Handler = Callable[[web.Request], Awaitable[list[object]]]
-
-
-class ApiError(Exception):
-    """An answer with `code` and `msg`; the venue sends most of them with HTTP 200."""
-
-    def __init__(self, code: str, msg: str, status: int = 200) -> None:
-        super().__init__(msg)
-        self.status = status
-        self.text = dump({"code": code, "msg": msg, "data": []})
-
-
-def read_ms(request: web.Request, name: str) -> int | None:
-    """An optional time parameter."""
-    text = request.query.get(name, "")
-    if text and not (text.isascii() and text.isdecimal() and len(text) <= 20):
-        raise ApiError("51000", f"Parameter {name} error")
-    return int(text) if text else None
 
 
 def candle_row(span: Span, seen_ms: int) -> list[str]:
@@ -51,32 +44,24 @@ def candle_row(span: Span, seen_ms: int) -> list[str]:
     return [str(span.time * 1000), *prices, write_number(span.buy_vol + span.sell_vol, 8), quote, quote, confirm]
 
 
-def instrument_row(symbol: str) -> dict[str, str]:
-    """One entry of `instruments`; what does not apply to spot is empty."""
-    base, quote = split_symbol(symbol)
-    row = dict.fromkeys(("alias", "category", "ctMult", "ctType", "ctVal", "ctValCcy", "expTime"), "")
-    row |= {"instType": "SPOT", "instId": inst_id_of(symbol), "baseCcy": base, "quoteCcy": quote, "settleCcy": ""}
-    return row | {
-        "tickSz": "0.01", "lotSz": "0.00000001", "minSz": "0.00001", "state": "live", "listTime": str(LISTED_MS)
-    }  # fmt: skip
-
-
 class OkxRest:
     """The endpoints, guarded by faults and by so many calls per endpoint and window; candles come from the recount."""
 
-    def __init__(self, config: Config, stage: Stage, recount: Recount) -> None:
+    def __init__(self, config: Config, stage: Stage, recount: Recount, listing: Listing, perps: Perps) -> None:
         self._config = config
         self._market, _, self._troubles, self._budget = stage
         self._recount = recount
+        self._listing = listing
+        self._swaps = OkxSwaps(self._told_ms, listing, perps)
         self._symbols = {inst_id_of(symbol): symbol for symbol in self._market.symbols}
-        self._calls = {path: deque[float](maxlen=most + 1) for path, most in CALLS_MAX.items()}
+        self._calls = defaultdict[tuple[str, str], deque[float]](deque)
 
     def routes(self) -> list[web.RouteDef]:
         """All endpoints."""
         table: dict[str, Handler] = {
             "/api/v5/public/time": self._time,
-            "/api/v5/public/instruments": self._instruments,
             "/api/v5/market/candles": self._candles,
+            **self._swaps.handlers(),
         }
         return [web.get(path, self._guard(handler)) for path, handler in table.items()]
 
@@ -88,16 +73,17 @@ class OkxRest:
             if troubles.on("rest_down"):
                 return web.Response(status=troubles.rest_status, text="<html>Service Unavailable</html>")
             try:
-                self._charge(request.path)
+                self._charge(request)
                 return _json(dump({"code": "0", "msg": "", "data": await handler(request)}))
             except ApiError as error:
                 return _json(error.text, error.status)
 
         return guarded
 
-    def _charge(self, path: str) -> None:
+    def _charge(self, request: web.Request) -> None:
         """Refuse a call that comes too soon; a refused one counts for nothing."""
-        calls, now = self._calls[path], time.monotonic()
+        path, now = request.path, time.monotonic()
+        calls = self._calls[path, request.query.get(COUNTED_BY.get(path, ""), "")]
         while calls and calls[0] <= now - WINDOW_S:
             calls.popleft()
         status, _ = self._budget.charge(1)
@@ -105,31 +91,27 @@ class OkxRest:
             raise ApiError("50011", "Too Many Requests", self._config.okx_limit_status)
         calls.append(now)
 
-    def _seen_ms(self) -> int:
-        return self._market.clock.now_ms() - self._troubles.rest_behind_ms
+    def _seen_ms(self, request: web.Request) -> int:
+        return self._market.clock.now_ms() - self._troubles.rest_behind_ms - behind_ms(request)
+
+    def _told_ms(self) -> int:
+        return self._listing.told_ms(self._market.clock)
 
     def _symbol(self, request: web.Request) -> str:
         inst_id = request.query.get("instId", "")
         if not inst_id:
             raise ApiError("50014", "Parameter instId can not be empty.", 400)
-        if inst_id not in self._symbols:
+        facts = self._listing.get(self._symbols.get(inst_id, ""))
+        if facts is None or not facts.okx:
             raise ApiError("51001", "Instrument ID doesn't exist.")
         return self._symbols[inst_id]
 
     async def _time(self, request: web.Request) -> list[object]:
-        return [{"ts": str(self._market.clock.told_ms())}]
-
-    async def _instruments(self, request: web.Request) -> list[object]:
-        kind = request.query.get("instType", "")
-        if kind not in ("SPOT", "MARGIN", "SWAP", "FUTURES", "OPTION"):
-            raise ApiError("51000", "Parameter instType error", 400)
-        if "instId" in request.query:
-            return [instrument_row(self._symbol(request))]
-        return [instrument_row(symbol) for symbol in self._market.symbols] if kind == "SPOT" else []
+        return [{"ts": str(self._told_ms() - behind_ms(request))}]
 
     async def _candles(self, request: web.Request) -> list[object]:
         """`after` pages to older candles, `before` to newer ones, both exclusive; the newest come, and come first."""
-        symbol, now_ms = self._symbol(request), self._seen_ms()
+        symbol, now_ms = self._symbol(request), self._seen_ms(request)
         if request.query.get("bar", "1m") != "1m":
             raise ApiError("51000", "Parameter bar error")
         limit = min(read_ms(request, "limit") or CANDLES, CANDLES_MAX)

@@ -27,10 +27,14 @@ class Settlement(NamedTuple):
 
 
 class Perps:
-    """One venue's perpetuals; `key` sets its numbers apart from another venue's. Seconds are epoch seconds."""
+    """One venue's perpetuals; `key` sets its numbers apart from another venue's. Seconds are epoch seconds.
 
-    def __init__(self, key: str, listing: Listing) -> None:
+    A `plain` venue settles on the hour, shows every settlement, and has no contract of a thousand coins.
+    """
+
+    def __init__(self, key: str, listing: Listing, plain: bool = False) -> None:
         self._key = key
+        self._plain = plain
         self._listing = listing
 
     def rate(self, facts: Facts, at_s: int) -> Decimal:
@@ -45,14 +49,15 @@ class Perps:
         return (at_ms // step + 1) * step
 
     def open_interest(self, facts: Facts, at_s: int) -> Decimal:
-        """Open interest in the contract's own units, three decimals."""
+        """Open interest in what the contract counts in (a plain venue: base coins), three decimals."""
+        middle = facts.open_interest * (facts.multiplier if self._plain else 1)
         swing = 0.05 * sway(at_s, 7200, self._key, facts.symbol, "open interest")
         noise = draw_between(-0.001, 0.001, self._key, facts.symbol, "open interest", at_s)
-        return Decimal(round(facts.open_interest * 1000 * (1 + Decimal(f"{swing + noise:.6f}")))) / _LOTS
+        return Decimal(round(middle * 1000 * (1 + Decimal(f"{swing + noise:.6f}")))) / _LOTS
 
     def index(self, facts: Facts, at_s: int) -> Decimal:
         """The spot price of what one unit of the contract holds."""
-        return self._listing.price(facts, at_s * 1000) * facts.multiplier
+        return self._listing.price(facts, at_s * 1000) * (1 if self._plain else facts.multiplier)
 
     def mark(self, facts: Facts, at_s: int) -> Decimal:
         """The mark price, a little off the index."""
@@ -64,9 +69,9 @@ class Perps:
         found = [
             self._settle(facts, hour_ms)
             for hour_ms in self.settlement_hours(facts, from_ms - LATE_MS_MAX, to_ms)
-            if hour_ms not in facts.funding_missing
+            if self._plain or hour_ms not in facts.funding_missing
         ]
-        if facts.special_funding:
+        if facts.special_funding and not self._plain:
             found += self._specials(facts, from_ms, to_ms)
         return sorted(one for one in found if from_ms <= one.time_ms < to_ms)
 
@@ -77,7 +82,8 @@ class Perps:
         return iter(range(-(-from_ms // step) * step, to_ms, step))
 
     def _settle(self, facts: Facts, hour_ms: int) -> Settlement:
-        late_ms = int(draw_unit(self._key, facts.symbol, "late", hour_ms) * (LATE_MS_MAX + 1))
+        late = 0.0 if self._plain else draw_unit(self._key, facts.symbol, "late", hour_ms)
+        late_ms = int(late * (LATE_MS_MAX + 1))
         second = hour_ms // 1000
         return Settlement(hour_ms + late_ms, self.rate(facts, second - 1), self.mark(facts, second))
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from sandbox.clock import VenueClock
+from sandbox.coingecko import CoinGecko
 from sandbox.config import Config
 from sandbox.faults import Args, Stage, apply_fault
 from sandbox.futures_rest import Futures
@@ -35,7 +36,7 @@ from sandbox.troubles import Troubles
 from sandbox.weights import Budget
 
 NO_WEIGHT_LIMIT = 1 << 60
-"""OKX counts calls per endpoint instead."""
+"""OKX and CoinGecko count calls instead."""
 
 
 def read_script(path: Path) -> list[dict[str, Any]]:
@@ -65,6 +66,7 @@ class Sandbox:
         app = web.Application(middlewares=[self.door.middleware()])
         work = self._open_binance(app)
         self._open_futures(app)
+        self._open_coingecko(app)
         if config.okx:
             work += self._open_okx(app)
         app.add_routes([fault_route(self.stages, self._edit)])
@@ -88,9 +90,12 @@ class Sandbox:
         self.oracle = Oracle(self.stage, recount, pump)
         app.add_routes(Streams(config, hub, troubles).routes())
         rest = Rest(market, recount, budget, troubles, self.listing)
+        self._pairs = rest.pairs
         app.add_routes(rest.routes())
-        self.perps = {venue: Perps(f"{config.seed}|{venue}", self.listing) for venue in ("futures", "okx")}
-        app.add_routes(ListingOracle(market, self.listing, rest.pairs, self.perps, self.door).routes())
+        self.perps = {
+            venue: Perps(f"{config.seed}|{venue}", self.listing, plain=venue == "okx") for venue in ("futures", "okx")
+        }
+        app.add_routes(ListingOracle(market, self.listing, self._pairs, self.perps, self.door).routes())
         self._editor = Editor(self.listing, self.perps["futures"], market.clock)
         app.add_routes(self.oracle.routes())
         return [pump.run(), tend_for_ever(hub)]
@@ -109,6 +114,12 @@ class Sandbox:
         futures = Futures(stage.market.clock, self.listing, self.perps["futures"], stage.budget, stage.troubles)
         app.add_routes(futures.routes())
 
+    def _open_coingecko(self, app: web.Application) -> None:
+        stage = self._open_side("coingecko", Budget(NO_WEIGHT_LIMIT, self._config.ban_after, 0.0))
+        clock = stage.market.clock
+        coins = CoinGecko(self._config, clock, self.listing, self._pairs, stage.budget, stage.troubles)
+        app.add_routes(coins.routes())
+
     def _open_okx(self, app: web.Application) -> list[Coroutine[None, None, None]]:
         config = self._config
         market, troubles = open_okx_market(config, self.stage.market), Troubles()
@@ -117,7 +128,7 @@ class Sandbox:
         stage = self.stages["okx"] = Stage(market, hub, troubles, Budget(NO_WEIGHT_LIMIT, config.ban_after, 0.0))
         self.okx_oracle = Oracle(stage, recount, pump, "/_oracle/okx")
         app.add_routes(OkxDoor(config, hub, stage).routes())
-        app.add_routes(OkxRest(config, stage, recount).routes())
+        app.add_routes(OkxRest(config, stage, recount, self.listing, self.perps["okx"]).routes())
         app.add_routes(self.okx_oracle.routes())
         return [pump.run(), tend_for_ever(hub)]
 

@@ -239,7 +239,7 @@ async def test_candles(api: httpx.AsyncClient):
 async def test_instruments_time_and_errors(api: httpx.AsyncClient):
     rows = await data(api, "public/instruments", instType="SPOT")
     assert [row["instId"] for row in rows] == ["SOL-USDT", "ETH-USDT"] and {row["state"] for row in rows} == {"live"}
-    assert await data(api, "public/instruments", instType="SWAP") == []
+    assert await data(api, "public/instruments", instType="FUTURES") == []
     assert await data(api, "public/time") == [{"ts": str(START_MS + 1_230_000)}]
     for path, params, status, code in (
         ("market/candles", {"instId": "FOO-USDT"}, 200, "51001"),

@@ -10,10 +10,11 @@ import pytest
 
 from sandbox.clock import VenueClock
 from sandbox.config import Config
+from sandbox.made_up import describe_traded
 from sandbox.market import Market, open_market
 from sandbox.okx import open_okx_market
 from sandbox.okx_frames import Complaint, Order, Ticker, ack_text, inst_id_of, read_order, trades_frame
-from sandbox.okx_rest import instrument_row
+from sandbox.okx_swap import spot_row
 from sandbox.trades import Trade
 
 EPOCH_MS = 1_790_000_040_000
@@ -102,7 +103,7 @@ def test_frames_have_the_venues_shape(shared_data: Path):
     assert ack == {**real["trades", "subscribe"], "id": "1", "connId": "a4d3ae55"}
     rows = json.loads((shared_data / "okx/rest_public_instruments_SPOT_20220513.json").read_text())["data"]
     real_row = next(row for row in rows if row["instId"] == "SOL-USDT")
-    own = instrument_row("SOLUSDT")
+    own = spot_row(describe_traded(1, 0, "SOLUSDT", EPOCH_MS))
     assert set(own) <= set(real_row) and all(own[key] == real_row[key] for key in ("instId", "baseCcy", "quoteCcy"))
 
 
