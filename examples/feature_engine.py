@@ -33,6 +33,8 @@ import asyncpg
 BARS_KEPT_S = 4 * 3600
 SECONDS_KEPT_S = 15 * 60
 RELOAD_EVERY_S = 300.0
+SILENT_MAX_S = 60.0
+"""There is a beat every second: after so long without any the queue may be gone, and joining again is harmless."""
 QUEUE_MESSAGES_MAX = 100_000
 PREFETCH = 500
 CALL_TIMEOUT_S = 10.0
@@ -199,7 +201,8 @@ async def follow(engine: Engine, rmq_url: str, ts_dsn: str) -> None:
                 await load_tables(engine, ts_dsn)
                 reload_at = loop.time() + RELOAD_EVERY_S
                 print(f"loaded {len(engine.symbols)} symbols", file=sys.stderr, flush=True)
-            message = await inbox.get()
+            async with asyncio.timeout(SILENT_MAX_S):
+                message = await inbox.get()
             if message is None:
                 raise ConnectionError("the broker closed the channel")
             kind = (message.routing_key or "").rpartition(".")[2]

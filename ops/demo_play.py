@@ -18,7 +18,15 @@ from ops.demo_features import Comparison, compare_known, read_known
 from ops.demo_ground import register_symbols
 from ops.demo_judge import Verdict, ask_venue, count_fallback_rows, name_faults, read_stored, summarize
 from ops.demo_picture import IDS_MAX, PRIMARY, Picture, speeches_of
-from ops.demo_processes import FEATURES_FILE, Child, Http, start_feature_engine, start_ingestor, start_venue
+from ops.demo_processes import (
+    FEATURE_ENGINE,
+    FEATURES_FILE,
+    Child,
+    Http,
+    start_feature_engine,
+    start_ingestor,
+    start_venue,
+)
 from ops.demo_view import View, open_view
 from ops.demo_watch import LOG_BYTES_MAX, POLL_S, Listener, look_at_tables
 from ops.services import Servers
@@ -93,7 +101,8 @@ class Play:
             if self._plan.loopback:
                 await self._open_venue(stack, con)
             listener = await self._listen(stack)
-            if self._plan.loopback:
+            # Installed without the clone there are no examples.
+            if self._plan.loopback and FEATURE_ENGINE.is_file():
                 self._engine = await start_feature_engine(self._folder, self._servers)
                 stack.push_async_callback(self._engine.stop)
             await self._start_ingestor(stack)
