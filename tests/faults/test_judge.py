@@ -7,6 +7,7 @@ import pytest
 from tests.faults.conftest import Keeper
 from tests.faults.judge import Mismatch, judge_log, judge_tables
 from tests.faults.world import World
+from tests.message_check import MessageCheck
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ONE = "symbol = 'BTCUSDT' AND time = to_timestamp({second})"
@@ -38,6 +39,20 @@ async def test_tampering_is_found(keeper: Keeper, statement: str) -> None:
             await judge(world, from_s, to_s, within_s=0.5)
     finally:
         await transaction.rollback()
+
+
+async def test_a_message_that_is_not_as_promised_is_found(keeper: Keeper) -> None:
+    world = await keeper.world()
+    from_s, to_s = world.judged_s, await world.venue_s()
+    await world.reach(lambda: world.is_whole(to_s), 30, "stored")
+    await judge_log(world, from_s, to_s, 10)
+    check, world.tail.check = world.tail.check, MessageCheck()
+    try:
+        world.tail.check.see("price_updates.BTCUSDT.1m", b'{"time":"now"}')
+        with pytest.raises(Mismatch, match="not as promised"):
+            await judge_log(world, from_s, to_s, 10)
+    finally:
+        world.tail.check = check
 
 
 async def judge(world: World, from_s: int, to_s: int, within_s: float) -> None:
