@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
+
 from common.errors import BadInput
 
 _POWERS = tuple(10**i for i in range(40))
@@ -40,3 +42,14 @@ def trim_decimal(text: str) -> str:
     if "." not in text:
         return text
     return text.rstrip("0").rstrip(".") or "0"
+
+
+def parse_plain(text: str | None) -> Decimal:
+    """Exact value of a venue's decimal text; raises BadInput for "", NaN, infinities and what is not a number."""
+    try:
+        value = Decimal(text or "")
+    except InvalidOperation as error:
+        raise BadInput(f"{text!r} is not a number") from error
+    if not value.is_finite():
+        raise BadInput(f"{text!r} is not a number")
+    return value

@@ -10,14 +10,23 @@ contract, which is a thousand or a million coins where the name begins so ("1000
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
 
 from common.errors import BadInput
-from common.venues.binance_futures_shapes import ContractRow, ExchangeInfo, FundingInfoRow, FundingRow, OpenInterestRow
-from common.venues.market import Request
+from common.numbers import parse_plain
+from common.venues.binance_futures_shapes import (
+    ContractRow,
+    ExchangeInfo,
+    FundingInfoRow,
+    FundingRow,
+    OpenInterestRow,
+    PremiumRow,
+    ServerTime,
+)
+from common.venues.market import Request, RunningRate
 
 REST_LIMIT = 2400
 """Weight a minute."""
@@ -34,6 +43,9 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 _decode_info = msgspec.json.Decoder(ExchangeInfo).decode
 _decode_open_interest = msgspec.json.Decoder(OpenInterestRow).decode
 _decode_funding = msgspec.json.Decoder(list[FundingRow]).decode
+_decode_time = msgspec.json.Decoder(ServerTime).decode
+_decode_premiums = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_premium = msgspec.json.Decoder(PremiumRow).decode
 _decode_funding_info = msgspec.json.Decoder(list[FundingInfoRow]).decode
 
 
@@ -75,6 +87,21 @@ def open_interest_request(symbol: str) -> Request:
     return Request("/fapi/v1/openInterest", (("symbol", symbol),), 1)
 
 
+def time_request() -> Request:
+    """The venue's clock."""
+    return Request("/fapi/v1/time", (), 1)
+
+
+def premium_index_request() -> Request:
+    """Running funding of every contract in one call."""
+    return Request("/fapi/v1/premiumIndex", (), 10)
+
+
+def all_funding_rates_request(start_ms: int, limit: int = MAX_FUNDING) -> Request:
+    """Settlements of all perpetuals from `start_ms` on, oldest first; counts 1 in the funding pool."""
+    return Request("/fapi/v1/fundingRate", (("startTime", str(start_ms)), ("limit", str(limit))), 1)
+
+
 def funding_rate_request(symbol: str, start_ms: int, end_ms: int, limit: int = MAX_FUNDING) -> Request:
     """Settlements of [start_ms, end_ms], oldest first; each call counts 1 in the funding pool."""
     named = (("startTime", str(start_ms)), ("endTime", str(end_ms)), ("limit", str(limit)))
@@ -100,10 +127,37 @@ def parse_open_interest(raw: bytes) -> OpenInterest:
     return OpenInterest(row.symbol, _amount(row.openInterest), row.time)
 
 
+def parse_time(raw: bytes) -> int:
+    """Read the venue's clock: epoch milliseconds; raises BadInput."""
+    return _read(_decode_time, raw).serverTime
+
+
+def parse_premium_index(raw: bytes) -> tuple[list[RunningRate], int]:
+    """Read a premiumIndex answer for all: rates of perpetuals, and how many rows could not be read.
+
+    A contract without funding (its next time is 0) is left out and not counted. Raises BadInput when the answer as a
+    whole can not be read, or no row of it.
+    """
+    rows = _read(_decode_premiums, raw)
+    rates: list[RunningRate] = []
+    bad = 0
+    for row in rows:
+        try:
+            premium = _decode_premium(row)
+            if premium.nextFundingTime:
+                rate = parse_plain(premium.lastFundingRate)
+                rates.append(RunningRate(premium.symbol, rate, premium.time, premium.nextFundingTime))
+        except (*_UNREADABLE, BadInput):
+            bad += 1
+    if not rates:
+        raise BadInput("premiumIndex tells no rate")
+    return rates, bad
+
+
 def parse_funding_rates(raw: bytes) -> list[Settlement]:
     """Read a fundingRate answer; raises BadInput when any record can not be read."""
     rows = _read(_decode_funding, raw)
-    return [Settlement(r.symbol, r.fundingTime, _decimal(r.fundingRate), r.rateType == "Regular") for r in rows]
+    return [Settlement(r.symbol, r.fundingTime, parse_plain(r.fundingRate), r.rateType == "Regular") for r in rows]
 
 
 def parse_funding_hours(raw: bytes) -> dict[str, int]:
@@ -115,19 +169,8 @@ def _contract_of(row: ContractRow) -> Contract:
     return Contract(row.symbol, row.baseAsset, row.quoteAsset, row.contractType, row.status, row.onboardDate)
 
 
-def _decimal(text: str | None) -> Decimal:
-    """Exact value of a plain or exponent decimal; NaN, infinities and "" are refused."""
-    try:
-        value = Decimal(text or "")
-    except InvalidOperation as error:
-        raise BadInput(f"{text!r} is not a number") from error
-    if not value.is_finite():
-        raise BadInput(f"{text!r} is not a number")
-    return value
-
-
 def _amount(text: str | None) -> Decimal:
-    value = _decimal(text)
+    value = parse_plain(text)
     if value < 0:
         raise BadInput(f"{text!r} is negative")
     return value

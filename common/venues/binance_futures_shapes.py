@@ -41,6 +41,24 @@ class OpenInterestRow(msgspec.Struct, gc=False):
     openInterest: _Number = None
 
 
+class ServerTime(msgspec.Struct, gc=False):
+    """{"serverTime":1790000000000}."""
+
+    serverTime: _Ms
+
+
+class PremiumRow(msgspec.Struct, gc=False):
+    """{"symbol":"BTCUSDT","lastFundingRate":"0.0001","nextFundingTime":1790006400000,"time":1790000000000,..}.
+
+    `lastFundingRate` is the running forecast, whatever its name says; "" for a contract that never pays.
+    """
+
+    symbol: _Name
+    time: _Ms
+    nextFundingTime: _Ms = 0
+    lastFundingRate: _Number = None
+
+
 class FundingRow(msgspec.Struct, gc=False):
     """{"symbol":"BTCUSDT","fundingRate":"0.0001","fundingTime":1790006400000,"rateType":"Regular"}.
 

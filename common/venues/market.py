@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 
 import msgspec
 
@@ -120,6 +121,20 @@ class Instrument(msgspec.Struct, frozen=True, gc=False):
     tick: int | None
     state: str
     listed_ms: int | None
+
+
+class RunningRate(msgspec.Struct, frozen=True, gc=False):
+    """A perpetual's funding rate as it stands now: the venue's forecast for `next_ms`, not what was settled.
+
+    `symbol` is the venue's name of the contract, `time_ms` the venue's time of the forecast; `hours` between
+    settlements, None where this answer does not tell.
+    """
+
+    symbol: str
+    rate: Decimal
+    time_ms: int
+    next_ms: int
+    hours: int | None = None
 
 
 class Request(msgspec.Struct, frozen=True):

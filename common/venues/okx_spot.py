@@ -212,7 +212,7 @@ def time_request() -> Request:
     return Request("/api/v5/public/time", (), 4)
 
 
-def _read(decode: Callable[[msgspec.Raw], _T], raw: bytes) -> _T:
+def read_data(decode: Callable[[msgspec.Raw], _T], raw: bytes) -> _T:
     """The data of an answer. Raises TryLater or Refused for the venue's errors, which come with HTTP 200 too."""
     try:
         answer = _decode_envelope(raw.decode())
@@ -234,7 +234,7 @@ def parse_candles(raw: bytes) -> list[Candle]:
     Raises BadInput when any row can not be read, TryLater or Refused for an error the venue tells.
     """
     return sorted(
-        (_candle_of(r) for r in _read(_decode_candles, raw) if r.confirm == "1"), key=lambda candle: candle.open_s
+        (_candle_of(r) for r in read_data(_decode_candles, raw) if r.confirm == "1"), key=lambda candle: candle.open_s
     )
 
 
@@ -248,7 +248,7 @@ def _candle_of(r: CandleRow) -> Candle:
 
 def parse_instruments(raw: bytes) -> list[Instrument]:
     """Read an instruments answer; what the venue leaves empty is None. Raises as `parse_candles` does."""
-    return [_instrument_of(r) for r in _read(_decode_instruments, raw)]
+    return [_instrument_of(r) for r in read_data(_decode_instruments, raw)]
 
 
 def _instrument_of(r: InstrumentRow) -> Instrument:
@@ -259,7 +259,7 @@ def _instrument_of(r: InstrumentRow) -> Instrument:
 
 def parse_time(raw: bytes) -> int:
     """Read the venue's clock: epoch milliseconds. Raises as `parse_candles` does."""
-    rows = _read(_decode_time, raw)
+    rows = read_data(_decode_time, raw)
     if not rows:
         raise BadInput("an answer without a time")
     return _stamp(rows[0].ts)
