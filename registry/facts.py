@@ -39,7 +39,7 @@ class Kind(StrEnum):
 
 
 class Vendor(StrEnum):
-    """Who tells a fact, and may be away for a night (Binance's exchangeInfo is not here: without it there is no run)."""
+    """Who tells a fact and may be away for a night; not Binance's exchangeInfo: without it there is no run."""
 
     TICKERS = "binance ticker/24hr"
     BOOK = "binance bookTicker"
@@ -71,7 +71,7 @@ class Facts(msgspec.Struct, frozen=True):
     venue_status    the venue's word for `pair`, None when no configured pair of it is listed tonight (absent)
     listed_on       day of its first daily candle, cached for good in the row; age_days counts from it
     vol_24h         spot volume of `pair` in 24 h, USD;  vol_mean_30d  mean of the 30 days before, USD a day
-    spread_pct      (ask - bid) / mid in percent: median of `spread_samples` in 24 h; 0 samples = tonight's snapshot alone
+    spread_pct      (ask - bid) / mid in percent, median of `spread_samples` in 24 h; 0 = tonight's snapshot alone
     move_24h_pct    change of price in 24 h, percent, signed
     perp            symbol of its perpetual at the futures venue; None = it has none, unless FUTURES is away
     open_interest_usd  of that perpetual;  funding_gaps  settlements missing in 30 days by its own interval
@@ -108,8 +108,8 @@ class Facts(msgspec.Struct, frozen=True):
 
     @property
     def perp_known(self) -> bool:
-        """Did the futures venue say whether there is a perpetual?"""
-        return self.perp is not None or Vendor.FUTURES not in self.away
+        """Is it known whether there is a perpetual? Not of an absent asset, unless one was named."""
+        return self.perp is not None or (self.venue_status is not None and Vendor.FUTURES not in self.away)
 
 
 class Input(msgspec.Struct, frozen=True):
