@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from common.contracts import BarMessage, BeatMessage, FootprintMessage, SymbolEvent
+from common.contracts import BarMessage, BeatMessage, FootprintMessage, SignalMessage, SymbolEvent
 from common.topology import EXCHANGE
 
 BASE, QUOTE, PRICE = "base", "quote", "quote per base"
@@ -57,6 +57,8 @@ def _sum(meaning: str, unit: str) -> Note:
 
 
 WORDS = {
+    "influencer": Note("The account's internal id, escaped like a symbol"),
+    "market": Note("The market's name, escaped like a symbol: `ETH-PERP`, `xyz:CL-PERP`, `PURR%2FUSDC`, `%40107`"),
     "symbol": Note("The pair as the venue writes it; bytes outside [A-Za-z0-9_:-] percent-encoded", "", {}),
 }
 """The variable words of routing keys."""
@@ -135,6 +137,26 @@ _COIN = {
     "updated_at": _ROW["updated_at"],
 }  # fmt: skip
 
+_SIGNAL = {
+    "signalId": Note("Hash of influencer, market, source event and action: the same however often it is sent"),
+    "influencerId": Note("The account's internal id, not its address", "", {"minLength": 1}),
+    "exchange": Note("Always `hyperliquid`", "", {"enum": ["hyperliquid"]}),
+    "market": Note("A perp is `ETH-PERP` or `xyz:CL-PERP`; a token as the venue writes it: `PURR/USDC`, `@107`, `#20`"),
+    "action": Note("OPEN from flat, INCREASE, DECREASE, CLOSE to flat, FLIP through zero to the other side"),
+    "side": Note("Where the position stands after the event; FLAT exactly after CLOSE"),
+    "size": Note("What is held after the event, without a sign", BASE, _NOT_NEGATIVE),
+    "deltaSize": Note("Signed change from the position before: a buy is positive; in a FLIP it spans both sides", BASE),
+    "price": _price("Price of this execution, not an average"),
+    "timestamp": Note("When the venue executed it", "UTC"),
+    "sourceEventId": Note("The fill: `time:coin:tid`, with `x` and a hash for a fill to which the venue gave no tid"),
+    "metadata": Note(
+        "`coin` (the venue's name), `tid`, `hash`, `oid`, `dir` (the venue's label), `closedPnl`, `leverage` and "
+        "`marginMode` as last known or null, `liquidation` (an object only where this very account was liquidated, "
+        "else null), `source` (`live`, or `repair` where the stream did not bring it), `lateBy_ms` (only with "
+        "`repair`: from the execution to its arrival here), `stale` (true, only on signals older than the limit)"
+    ),
+}  # fmt: skip
+
 CONTRACTS: tuple[Contract, ...] = (
     Contract(
         "price_updates.{symbol}.1m", BarMessage, "Bar", "One minute of one symbol, and every revision of it",
@@ -155,6 +177,11 @@ CONTRACTS: tuple[Contract, ...] = (
         "A row of the registry changed: read it again, the table decides",
         _COIN, "symbol_events.updated:<SYMBOL>@<run time>", "registry", "coin_registry",
         columns={"cluster": "liquidity_cluster", "health": "data_health"},
+    ),
+    Contract(
+        "influencer_signals.{influencer}.{market}", SignalMessage, "Signal",
+        "A watched account's position changed by one fill. Sent at least once, never changed: keep one per `signalId`",
+        _SIGNAL, "<signalId>", "influencer_ingestor",
     ),
 )  # fmt: skip
 """Every message on the bus, one entry each."""

@@ -11,6 +11,7 @@ import datetime as dt
 import json
 from decimal import Decimal
 from enum import StrEnum
+from typing import Literal
 from urllib.parse import quote
 
 import msgspec
@@ -196,6 +197,44 @@ class SymbolEvent(msgspec.Struct, frozen=True):
     reason: str | None
 
 
+class SignalRow(msgspec.Struct, frozen=True):
+    """One position change of one account; table `influencer_signals`, key (signal_id, time). It never changes.
+
+    `size` is what is held afterwards, without a sign; `delta_size` is signed. `time_ms` is the fill's own, `metadata` a
+    JSON object as text.
+    """
+
+    signal_id: str
+    influencer_id: str
+    exchange: str
+    market: str
+    action: str
+    side: str
+    size: str
+    delta_size: str
+    price: str
+    time_ms: int
+    source_event_id: str
+    metadata: str
+
+
+class SignalMessage(msgspec.Struct, frozen=True, rename="camel"):
+    """`influencer_signals.<influencerId>.<MARKET>`."""
+
+    signal_id: str
+    influencer_id: str
+    exchange: str
+    market: str
+    action: Literal["OPEN", "CLOSE", "INCREASE", "DECREASE", "FLIP"]
+    side: Literal["LONG", "SHORT", "FLAT"]
+    size: Decimal
+    delta_size: Decimal
+    price: Decimal
+    timestamp: dt.datetime
+    source_event_id: str
+    metadata: dict[str, object]
+
+
 class OutgoingMessage(msgspec.Struct, frozen=True, gc=False):
     """One message on its way to the bus; `headers` is a JSON object or "".
 
@@ -220,6 +259,11 @@ def topic_word(symbol: str) -> str:
 def format_time(epoch_s: int) -> str:
     """RFC 3339 UTC with Z."""
     return dt.datetime.fromtimestamp(epoch_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_time_ms(epoch_ms: int) -> str:
+    """RFC 3339 UTC with Z, milliseconds always written."""
+    return f"{format_time(epoch_ms // 1000)[:-1]}.{epoch_ms % 1000:03d}Z"
 
 
 def price_key(symbol: str, kind: str) -> str:
@@ -262,3 +306,15 @@ def beat_message(symbol: str, epoch_s: int, close: str, live: bool) -> OutgoingM
     key, time = price_key(symbol, "beat"), format_time(epoch_s)
     body = f'{{"time":"{time}","symbol":{json.dumps(symbol)},"close":{close},"live":{_flag(live)}}}'
     return OutgoingMessage(key, f"{key}@{time}", body.encode())
+
+
+def signal_message(row: SignalRow, lane: int = LANE_LIVE) -> OutgoingMessage:
+    """Publishable form of a stored signal; its message id is its signal id, whenever and however often it is sent."""
+    key = f"influencer_signals.{topic_word(row.influencer_id)}.{topic_word(row.market)}"
+    body = (
+        f'{{"signalId":"{row.signal_id}","influencerId":{json.dumps(row.influencer_id)},"exchange":"{row.exchange}",'
+        f'"market":{json.dumps(row.market)},"action":"{row.action}","side":"{row.side}","size":{row.size},'
+        f'"deltaSize":{row.delta_size},"price":{row.price},"timestamp":"{format_time_ms(row.time_ms)}",'
+        f'"sourceEventId":{json.dumps(row.source_event_id)},"metadata":{row.metadata}}}'
+    )
+    return OutgoingMessage(key, row.signal_id, body.encode(), lane)
