@@ -158,7 +158,7 @@ def test_every_field_and_column_is_named_in_the_semantics() -> None:
         name: part for part in text.split("\n## ")[1:] for name in re.findall(r"`([\w.<>]+)`", part.partition("\n")[0])
     }
     for contract in CONTRACTS:
-        key = contract.key.replace("{symbol}", "<SYM>")
+        key = contract.key.replace("{symbol}", "<SYM>").replace("{influencer}.{market}", "<influencer>.<MARKET>")
         assert key in sections, key
         assert [name for name in message_fields(contract) if f"`{name}`" not in sections[key]] == [], key
     for table, notes in column_notes().items():
