@@ -131,8 +131,8 @@ def describe_traded(seed: int, rank: int, symbol: str, start_ms: int) -> Facts:
         perp=symbol if quote == "USDT" else None, perp_listed_ms=listed_ms + 200 * DAY_MS,
         open_interest=_number(90_000 * draw_between(0.8, 1.2, seed, "oi", symbol)),
         funding_hours=(8, 8, 4, 1)[rank % 4],
-        okx=True, okx_swap=quote == "USDT", coin=COIN_IDS.get(base, base.lower()) if quote == "USDT" else None, coin_name=base.title(),
-        mcap=int(1.2e12 / (rank + 1)),
+        okx=True, okx_swap=quote == "USDT", coin=COIN_IDS.get(base, base.lower()) if quote == "USDT" else None,
+        coin_name=base.title(), mcap=int(1.2e12 / (rank + 1)),
     )  # fmt: skip
 
 
