@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
-from common.contracts import BarMessage, BeatMessage, FootprintMessage, SignalMessage, SymbolEvent
+from common.contracts import (
+    BarMessage,
+    BeatMessage,
+    FootprintMessage,
+    MacroDayMessage,
+    MacroSlotMessage,
+    MetricMessage,
+    SignalMessage,
+    SymbolEvent,
+)
 from common.topology import EXCHANGE
 
 BASE, QUOTE, PRICE = "base", "quote", "quote per base"
@@ -119,6 +128,31 @@ _BEAT = {
     "live": Note("False when no venue's time moves: we are blind, and the close is old news, not a quiet market"),
 }
 
+_METRIC = {
+    "time": Note("End of the window: it holds the 15 s of venue time before it, :00, :15, :30 or :45", "UTC"),
+    "symbol": _ROW["symbol"],
+    "funding": Note(
+        "Running funding rate: the venue's forecast for the next settlement, for `funding_interval_h`, not for 8 h;"
+        " null where the venue did not answer in this window, and for a pair without a perpetual", "rate per interval",
+    ),
+    "open_interest": Note(
+        "Open positions of the pair's perpetual in coins, whatever its contract holds; null where the venue did not"
+        " answer in this window or its turn was not now", BASE, _NOT_NEGATIVE,
+    ),
+    "cvd_delta": Note(
+        "What takers bought less what they sold in the window; 0 in a quiet market; null until the window is proven to"
+        " be covered by one venue", BASE,
+    ),
+    "funding_interval_h": Note("Hours between settlements; null where not known", "h", {"minimum": 1}),
+    "funding_source": Note("`binance`, or `okx` while Binance did not answer; null with `funding`"),
+    "oi_source": Note("`binance`; null with `open_interest`"),
+    "cvd_source": Note("Whose trades: `binance`, or `okx` in minutes that only OKX told; null with `cvd_delta`"),
+    "funding_time": Note("The venue's time of the rate, at most 30 s before `time`; null with `funding`", "UTC"),
+    "oi_time": Note("The venue's time of the open interest, at most 30 s before `time`; null with it", "UTC"),
+    "rev": _ROW["rev"],
+    "updated_at": _ROW["updated_at"],
+}  # fmt: skip
+
 _COIN = {
     "symbol": Note("Base asset, e.g. `SOL`", "", {"minLength": 1}),
     "status": Note(
@@ -157,6 +191,33 @@ _SIGNAL = {
     ),
 }  # fmt: skip
 
+_MACRO = {
+    "as_of": Note("By known column: the vendor's own time, the start of the day for a daily value", "UTC, RFC 3339"),
+    "source": Note("By known column: who said it, with `:how` behind it where the value is derived"),
+    "rev": _ROW["rev"],
+    "updated_at": _ROW["updated_at"],
+}
+_FLOW = "net onto exchanges in one whole UTC day, the one that `as_of` begins; positive is inflow; null while unknown"
+
+_MACRO_SLOT = {
+    **_MACRO,
+    "time": Note("Opening of the quarter of an hour in which this was known", "UTC"),
+    "btc_ex_netflow": Note(f"BTC {_FLOW}", "BTC"),
+    "btc_ex_reserve_pct": Note("Share of all BTC that exchanges hold; null while unknown", "percent"),
+    "eth_ex_netflow": Note(f"ETH {_FLOW}", "ETH"),
+    "eth_gas_price": Note("Price of gas at which a transaction goes through soon; null while unknown", "gwei"),
+    "sol_ex_netflow": Note(f"SOL {_FLOW}", "SOL"),
+    "stbl_cex_netflow": Note(f"USDT and USDC together {_FLOW}", "USD"),
+}
+
+_MACRO_DAY = {
+    **_MACRO,
+    "day": Note("The UTC day that the values are about", "date"),
+    "mvrv": Note("Bitcoin's market to realized value; null while unknown", "ratio"),
+    "asopr_7d": Note("Mean of the adjusted SOPR of this day and the six before it; null if one is unknown", "ratio"),
+    "nupl": Note("Net unrealized profit and loss, 1 - 1 / MVRV where `source` says so; null while unknown", "ratio"),
+}
+
 CONTRACTS: tuple[Contract, ...] = (
     Contract(
         "price_updates.{symbol}.1m", BarMessage, "Bar", "One minute of one symbol, and every revision of it",
@@ -173,6 +234,11 @@ CONTRACTS: tuple[Contract, ...] = (
         _BEAT, "price_updates.<SYM>.beat@<time>", "ohlcv_ingestor", persistent=False,
     ),
     Contract(
+        "metric_updates.{symbol}.15s", MetricMessage, "Metrics",
+        "Funding, open interest and signed volume of 15 seconds of one symbol, and every revision of them",
+        _METRIC, "metric_updates.<SYM>.15s@<time>#<rev>", "metric_ingestor", "metric_15s", headers=("symbol_status",),
+    ),
+    Contract(
         "symbol_events.updated", SymbolEvent, "Symbol event",
         "A row of the registry changed: read it again, the table decides",
         _COIN, "symbol_events.updated:<SYMBOL>@<run time>", "registry", "coin_registry",
@@ -183,10 +249,35 @@ CONTRACTS: tuple[Contract, ...] = (
         "A watched account's position changed by one fill. Sent at least once, never changed: keep one per `signalId`",
         _SIGNAL, "<signalId>", "influencer_ingestor",
     ),
+    Contract(
+        "onchain.macro.15m", MacroSlotMessage, "Macro snapshot",
+        "What was known of the chains in a quarter of an hour, and every revision of it",
+        _MACRO_SLOT, "onchain.macro.15m@<time>#<rev>", "macro_ingestor", "macro_onchain_15m",
+    ),
+    Contract(
+        "onchain.macro.1d", MacroDayMessage, "Macro day", "Bitcoin's regime on one day, and every revision of it",
+        _MACRO_DAY, "onchain.macro.1d@<day>#<rev>", "macro_ingestor", "macro_btc_daily",
+    ),
 )  # fmt: skip
 """Every message on the bus, one entry each."""
 
 TABLES: dict[str, dict[str, Note]] = {
+    "funding_settled": {
+        "time": Note("When it was paid: the venue's time, to the second", "UTC"),
+        "symbol": _ROW["symbol"],
+        "rate": Note("The rate that was paid, for one interval of the contract", "rate per interval"),
+        "regular": Note("False for a payment beside the schedule"),
+        "source": Note("`binance`"),
+        "updated_at": _ROW["updated_at"],
+    },
+    "metric_cvd_day": {
+        "time": Note("End of the window", "UTC"),
+        "symbol": _ROW["symbol"],
+        "day": Note("UTC day of the window; one that ends at midnight belongs to the day before"),
+        "cvd_delta": Note("As in `metric_15s`", BASE),
+        "cvd": Note("Sum of `cvd_delta` since the day's beginning, over the windows that have one", BASE),
+        "unknown": Note("Windows of the day so far without a value or a row: the sum lacks them", "windows"),
+    },
     "feed_gaps": {
         "service": Note("Who follows the feed: `ohlcv`"),
         "venue": Note("Whose ids these are"),
@@ -209,6 +300,33 @@ TABLES: dict[str, dict[str, Note]] = {
         "symbol": _ROW["symbol"],
         "last_id": Note("Highest aggTrade id that no unclosed second can still hold"),
         "event_time": Note("End of the last second closed and stored; all before it is in the tables", "UTC"),
+    },
+    "macro_readings": {
+        "column_name": Note("What it is a value of; `asopr` is that of one day"),
+        "provider": Note("Who told it"),
+        "as_of": Note("The vendor's own time", "UTC"),
+        "value": Note("As told, or derived as `source` says, in the column's unit"),
+        "source": Note("The provider, with `:how` behind it where the value is derived"),
+        "rev": Note("1 for the first value, + 1 whenever the vendor revised it"),
+        "updated_at": _ROW["updated_at"],
+    },
+    "macro_asks": {
+        "provider": Note("Who was asked"),
+        "column_name": Note("For what"),
+        "asked_at": Note("When the last call for it was begun", "UTC"),
+        "outcome": Note("`answered`, `failing` (its circuit says when to ask again) or `refused` (again after 6 h)"),
+        "error": Note("What went wrong, for a person"),
+    },
+    "macro_circuits": {
+        "provider": Note("Who is left alone"),
+        "failures": Note("Failures in a row"),
+        "open_until": Note("No call before", "UTC"),
+        "error": Note("The last failure, for a person"),
+    },
+    "macro_quota": {
+        "provider": Note("Who was called"),
+        "hour": Note("Start of the hour in which the calls were begun", "UTC"),
+        "calls": Note("How many, written before each of them; hours older than any quota are deleted"),
     },
     "bus_outbox": {
         "owner": Note("The instance whose messages these are, e.g. `ohlcv/0/1`"),

@@ -75,6 +75,26 @@ class FootprintRow(msgspec.Struct, frozen=True, gc=False):
     grade: int
 
 
+class MetricRow(msgspec.Struct, frozen=True, gc=False):
+    """Fifteen seconds of one symbol; table `metric_15s`, key (symbol, time), `time` is the window's end.
+
+    The columns are FLOAT (seed 004, section 4): each value was rounded once, on its way in here. None is "not known".
+    `funding_ms` and `oi_ms` are the vendor's times of the samples, columns `funding_time` and `oi_time`.
+    """
+
+    time: int
+    symbol: str
+    funding: float | None = None
+    open_interest: float | None = None
+    cvd_delta: float | None = None
+    funding_interval_h: int | None = None
+    funding_source: str | None = None
+    oi_source: str | None = None
+    cvd_source: str | None = None
+    funding_ms: int | None = None
+    oi_ms: int | None = None
+
+
 class GapStatus(StrEnum):
     """Where a hole in a venue's trade ids stands."""
 
@@ -142,6 +162,27 @@ class CursorRow(msgspec.Struct, frozen=True, gc=False):
     event_s: int
 
 
+class MacroSlotRow(msgspec.Struct, frozen=True):
+    """What is known of the chains in one quarter of an hour; table `macro_onchain_15m`, key time.
+
+    `values`, `as_of` (the vendor's own time) and `source` hold the columns that are known; the others are null.
+    """
+
+    time: int
+    values: dict[str, str]
+    as_of: dict[str, str]
+    source: dict[str, str]
+
+
+class MacroDayRow(msgspec.Struct, frozen=True):
+    """Bitcoin's regime on one UTC day (`day` is its start); table `macro_btc_daily`, key day."""
+
+    day: int
+    values: dict[str, str]
+    as_of: dict[str, str]
+    source: dict[str, str]
+
+
 class BarMessage(msgspec.Struct, frozen=True):
     """`price_updates.<SYM>.1m`."""
 
@@ -184,6 +225,50 @@ class BeatMessage(msgspec.Struct, frozen=True):
     symbol: str
     close: Decimal
     live: bool
+
+
+class MacroSlotMessage(msgspec.Struct, frozen=True):
+    """`onchain.macro.15m`."""
+
+    time: dt.datetime
+    btc_ex_netflow: Decimal | None
+    btc_ex_reserve_pct: Decimal | None
+    eth_ex_netflow: Decimal | None
+    eth_gas_price: Decimal | None
+    sol_ex_netflow: Decimal | None
+    stbl_cex_netflow: Decimal | None
+    as_of: dict[str, str]
+    source: dict[str, str]
+    rev: int
+
+
+class MacroDayMessage(msgspec.Struct, frozen=True):
+    """`onchain.macro.1d`."""
+
+    day: dt.date
+    mvrv: Decimal | None
+    asopr_7d: Decimal | None
+    nupl: Decimal | None
+    as_of: dict[str, str]
+    source: dict[str, str]
+    rev: int
+
+
+class MetricMessage(msgspec.Struct, frozen=True):
+    """`metric_updates.<SYM>.15s`: null where a value is not known."""
+
+    time: dt.datetime
+    symbol: str
+    funding: Decimal | None
+    open_interest: Decimal | None
+    cvd_delta: Decimal | None
+    funding_interval_h: int | None
+    funding_source: str | None
+    oi_source: str | None
+    cvd_source: str | None
+    funding_time: dt.datetime | None
+    oi_time: dt.datetime | None
+    rev: int
 
 
 class SymbolEvent(msgspec.Struct, frozen=True):
@@ -301,6 +386,43 @@ def footprint_message(row: FootprintRow, rev: int, lane: int = LANE_LIVE) -> Out
     return OutgoingMessage(key, f"{key}@{time}#{rev}", body.encode(), lane)
 
 
+def metric_key(symbol: str) -> str:
+    """Routing key of a metric update."""
+    return f"metric_updates.{topic_word(symbol)}.15s"
+
+
+def _format_ms(epoch_ms: int) -> str:
+    second, ms = divmod(epoch_ms, 1000)
+    return f"{format_time(second)[:-1]}.{ms:03d}Z" if ms else format_time(second)
+
+
+def _double(value: float | None) -> str:
+    """The shortest digits that mean this float, without an exponent."""
+    return "null" if value is None else format(Decimal(repr(value)), "f").removesuffix(".0")
+
+
+def metric_message(row: MetricRow, rev: int, lane: int = LANE_LIVE, headers: str = "") -> OutgoingMessage:
+    """Publishable form of a stored window."""
+    key, time = metric_key(row.symbol), format_time(row.time)
+    told = json.dumps(
+        {
+            "funding_interval_h": row.funding_interval_h,
+            "funding_source": row.funding_source,
+            "oi_source": row.oi_source,
+            "cvd_source": row.cvd_source,
+            "funding_time": None if row.funding_ms is None else _format_ms(row.funding_ms),
+            "oi_time": None if row.oi_ms is None else _format_ms(row.oi_ms),
+            "rev": rev,
+        },
+        separators=(",", ":"),
+    )
+    body = (
+        f'{{"time":"{time}","symbol":{json.dumps(row.symbol)},"funding":{_double(row.funding)},'
+        f'"open_interest":{_double(row.open_interest)},"cvd_delta":{_double(row.cvd_delta)},{told[1:]}'
+    )
+    return OutgoingMessage(key, f"{key}@{time}#{rev}", body.encode(), lane, headers)
+
+
 def beat_message(symbol: str, epoch_s: int, close: str, live: bool) -> OutgoingMessage:
     """A beat: keeps downstream clocks moving while a symbol is quiet (live) or we are blind (not live)."""
     key, time = price_key(symbol, "beat"), format_time(epoch_s)
@@ -318,3 +440,30 @@ def signal_message(row: SignalRow, lane: int = LANE_LIVE) -> OutgoingMessage:
         f'"sourceEventId":{json.dumps(row.source_event_id)},"metadata":{row.metadata}}}'
     )
     return OutgoingMessage(key, row.signal_id, body.encode(), lane)
+
+
+_MACRO_SLOT_COLUMNS = MacroSlotMessage.__struct_fields__[1:-3]
+_MACRO_DAY_COLUMNS = MacroDayMessage.__struct_fields__[1:-3]
+
+
+def macro_slot_message(row: MacroSlotRow, rev: int) -> OutgoingMessage:
+    """Publishable form of a stored quarter of an hour."""
+    time, key = format_time(row.time), "onchain.macro.15m"
+    head = f'{{"time":"{time}",{_macro_values(row.values, _MACRO_SLOT_COLUMNS)}'
+    return OutgoingMessage(key, f"{key}@{time}#{rev}", f"{head},{_macro_tail(row, rev)}".encode())
+
+
+def macro_day_message(row: MacroDayRow, rev: int) -> OutgoingMessage:
+    """Publishable form of a stored day."""
+    day, key = format_time(row.day)[:10], "onchain.macro.1d"
+    head = f'{{"day":"{day}",{_macro_values(row.values, _MACRO_DAY_COLUMNS)}'
+    return OutgoingMessage(key, f"{key}@{day}#{rev}", f"{head},{_macro_tail(row, rev)}".encode())
+
+
+def _macro_values(values: dict[str, str], columns: tuple[str, ...]) -> str:
+    return ",".join(f'"{column}":{_or_null(values.get(column))}' for column in columns)
+
+
+def _macro_tail(row: MacroSlotRow | MacroDayRow, rev: int) -> str:
+    as_of, source = (json.dumps(part, separators=(",", ":"), sort_keys=True) for part in (row.as_of, row.source))
+    return f'"as_of":{as_of},"source":{source},"rev":{rev}}}'

@@ -36,6 +36,15 @@ BEGIN
     ('footprint_1s',      'INSERT, UPDATE, DELETE'),  -- seconds in which only a fallback venue traded
     ('feed_gaps',         'INSERT, UPDATE'),
     ('ingest_cursors',    'INSERT, UPDATE'),
+    ('metric_15s',        'INSERT, UPDATE'),
+    ('funding_settled',   'INSERT, UPDATE'),
+    ('metric_cvd_day',    NULL),                      -- a view
+    ('macro_onchain_15m', 'INSERT, UPDATE'),
+    ('macro_btc_daily',   'INSERT, UPDATE'),
+    ('macro_readings',    'INSERT, UPDATE'),
+    ('macro_asks',        'INSERT, UPDATE'),
+    ('macro_circuits',    'INSERT, UPDATE'),
+    ('macro_quota',       'INSERT, UPDATE, DELETE'),  -- hours that no quota counts any more
     ('bus_outbox',        'INSERT, DELETE')           -- what the broker confirmed
   ) AS v(name, writes) WHERE to_regclass(v.name) IS NOT NULL
   LOOP

@@ -35,6 +35,15 @@ TABLES = {
     "footprint_1s": "INSERT UPDATE DELETE",
     "feed_gaps": "INSERT UPDATE",
     "ingest_cursors": "INSERT UPDATE",
+    "metric_15s": "INSERT UPDATE",
+    "funding_settled": "INSERT UPDATE",
+    "metric_cvd_day": "",
+    "macro_onchain_15m": "INSERT UPDATE",
+    "macro_btc_daily": "INSERT UPDATE",
+    "macro_readings": "INSERT UPDATE",
+    "macro_asks": "INSERT UPDATE",
+    "macro_circuits": "INSERT UPDATE",
+    "macro_quota": "INSERT UPDATE DELETE",
     "bus_outbox": "INSERT DELETE",
 }
 """What a writer may do beside reading, as docs/ACCESS.md has it. A new table: a line here, there and in roles.sql."""
