@@ -1,17 +1,24 @@
-"""`python -m sandbox`: loopback venues for demos, tests and benchmarks: Binance spot and, on demand, OKX spot.
+"""`python -m sandbox`: loopback venues for demos, tests and benchmarks: Binance, CoinGecko and, on demand, OKX.
 
-On one port it serves the market streams (`/stream`, `/ws`; aggTrade, trade, miniTicker), REST (`/api/v3`: ping, time,
-exchangeInfo, aggTrades, klines) and the judge:
+On one port it serves the market streams (`/stream`, `/ws`; aggTrade, trade, miniTicker), REST of Binance spot
+(`/api/v3`: ping, time, exchangeInfo, aggTrades, klines, ticker/24hr, ticker/bookTicker), of USD-M futures (`/fapi/v1`:
+time, exchangeInfo, premiumIndex, fundingRate, fundingInfo, openInterest; `/futures/data/openInterestHist`), of
+CoinGecko (`/api/v3/coins/markets`) and the judge:
 
     GET  /_oracle/footprints?symbol=&from_s=&to_s=   seconds with trades, recounted from every trade of the venue
     GET  /_oracle/bars?symbol=&from_s=&to_s=         every minute; ranges are half-open
     GET  /_oracle/trades?symbol=&from_id=&to_id=     REST records, both ids inclusive
     GET  /_oracle/status                             venue time, connections, what was sent, weights
-    POST /_fault {"kind": ...}                       faults, see sandbox/faults.py
+    GET  /_oracle/listing                            every fact of every pair, at every vendor
+    GET  /_oracle/perps?symbol=&from_ms=&to_ms=      funding, open interest, mark price; also step_ms=, venue=okx
+    GET  /_oracle/funding?symbol=&from_ms=&to_ms=    settlements, and those that the venue lost
+    GET  /_oracle/rest                               which endpoint was asked how often, and with which status
+    POST /_fault {"kind": ...}                       faults and changes, see sandbox/{faults,listing_faults}.py
 
+Beside the traded symbols, --listing 300 lists so many made-up pairs that never trade, and odd ones with them.
 With --okx the same port serves a second venue: `/ws/v5/public` (trades, tickers), `/api/v5` (candles, instruments,
-time), /_oracle/okx/... as above, and faults with "venue": "okx". It trades the same symbols at about the same prices,
-and everything else differs.
+time, and swaps' funding-rate, funding-rate-history, open-interest), /_oracle/okx/... as above, and faults with
+"venue": "okx". It trades the same symbols at about the same prices, and everything else differs.
 
 When it listens it prints one JSON line {"port": ...} and writes it to --ready-file. The market is made up from --seed
 (the same seed and --epoch-ms give the same trades on every start), or recorded (--tape). Flags are the fields of

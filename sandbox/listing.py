@@ -49,13 +49,16 @@ def _to_tick(price: Decimal, tick: Decimal) -> Decimal:
 
 
 class Listing:
-    """Pairs by symbol. `night_ms` moves what REST calls "now" ahead of the trades, to play nights."""
+    """Pairs by symbol. `night_ms` moves what REST calls "now" ahead of the trades, to play nights.
 
-    def __init__(self, seed: int, market: Market, extra: int) -> None:
+    Ages are counted back from `day_ms`: pin it, and a restarted sandbox agrees with itself.
+    """
+
+    def __init__(self, seed: int, market: Market, extra: int, day_ms: int | None = None) -> None:
         self.seed = seed
         self.night_ms = 0
         self._market = market
-        start_ms = market.clock.start_ms
+        start_ms = market.clock.start_ms if day_ms is None else day_ms
         found = [describe_traded(seed, i, symbol, start_ms) for i, symbol in enumerate(market.symbols)]
         if extra:
             found += [describe_rank(seed, rank, start_ms) for rank in range(extra)]

@@ -14,7 +14,7 @@ HOUR_MS = 3_600_000
 LATE_MS_MAX = 9
 """A settlement may bear a time up to so many milliseconds past its hour."""
 SPECIAL_EVERY_MS, SPECIAL_AT_MS = 7 * 24 * HOUR_MS, 4 * 24 * HOUR_MS + 13 * HOUR_MS + HOUR_MS // 2
-_RATE, _LOTS, _PRICE = Decimal(10**8), Decimal(1000), Decimal("1e-8")
+_RATE, _PRICE = Decimal(10**8), Decimal("1e-8")
 
 
 class Settlement(NamedTuple):
@@ -53,7 +53,7 @@ class Perps:
         middle = facts.open_interest * (facts.multiplier if self._plain else 1)
         swing = 0.05 * sway(at_s, 7200, self._key, facts.symbol, "open interest")
         noise = draw_between(-0.001, 0.001, self._key, facts.symbol, "open interest", at_s)
-        return Decimal(round(middle * 1000 * (1 + Decimal(f"{swing + noise:.6f}")))) / _LOTS
+        return Decimal(round(middle * 1000 * (1 + Decimal(f"{swing + noise:.6f}")))).scaleb(-3)
 
     def index(self, facts: Facts, at_s: int) -> Decimal:
         """The spot price of what one unit of the contract holds."""

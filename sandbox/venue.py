@@ -82,7 +82,7 @@ class Sandbox:
         config = self._config
         market, troubles = open_market(config), Troubles()
         hub = Hub(config, market.clock, troubles, market.symbols)
-        self.listing = Listing(config.seed, market, config.listing)
+        self.listing = Listing(config.seed, market, config.listing, config.epoch_ms)
         budget = Budget(config.weight_limit, config.ban_after, config.ban_s)
         recount, pump = Recount(market), Pump(config, market, hub, troubles)
         self.stage = Stage(market, hub, troubles, budget)

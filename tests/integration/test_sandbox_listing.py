@@ -247,6 +247,10 @@ async def test_coins(api: httpx.AsyncClient):
     assert [row["market_cap"] for row in await coins(ids="ethereum")] == [5]
     await order(api, "delist", symbol="ETHUSDT", where="coingecko")
     assert await coins(ids="ethereum") == []
+    changed = {"answer": "set", "symbol": "bitcoin", "fields": {"market_cap": None}}
+    await order(api, "rest_answer", venue="coingecko", **changed)
+    told = {row["id"]: row["market_cap"] for row in await coins(ids="bitcoin,solana")}
+    assert told["bitcoin"] is None and told["solana"] > 0
     assert (await api.get("/api/v3/coins/markets")).status_code == 422
     assert (await api.get("/api/v3/coins/markets?vs_currency=usd&category=none")).status_code == 404
 
