@@ -22,3 +22,8 @@ class Listing:
 def choose_symbols(registry: Mapping[str, Listing], shard: Shard) -> dict[str, Listing]:
     """Pairs of the registry that this instance follows."""
     return {pair: one for pair, one in registry.items() if one.status in WANTED_STATUSES and shard.owns(pair)}
+
+
+def status_header(listing: Listing | None) -> str:
+    """Message headers of a symbol: the status the registry gives it."""
+    return f'{{"symbol_status":"{listing.status}"}}' if listing and listing.status else ""

@@ -12,7 +12,7 @@ from common.backoff import AttemptBudget
 from common.clock import Clock
 from common.errors import TryLater
 from common.ground import lay_ground
-from common.listings import Listing, choose_symbols
+from common.listings import Listing, choose_symbols, status_header
 from common.registry_follower import RegistryFollower
 from common.rest import RestClient, RestLimits, WeightBudget
 from common.service import Service
@@ -68,11 +68,6 @@ async def main(service: Service[OhlcvSettings]) -> None:
             store.query, lambda registry: ingestor.follow(choose_symbols(registry, settings.shard))
         )
         service.spawn("symbols", follower.run(ground.bus))
-
-
-def status_header(listing: Listing | None) -> str:
-    """Message headers of a symbol: the status the registry gives it."""
-    return f'{{"symbol_status":"{listing.status}"}}' if listing and listing.status else ""
 
 
 def relief_maker(service: Service[OhlcvSettings], clock: Clock, listings: Mapping[str, Listing]) -> ReliefMaker:

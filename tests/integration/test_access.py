@@ -169,7 +169,8 @@ async def test_every_table_is_granted_as_documented(ts_dsn: str) -> None:
                 "SELECT FROM information_schema.table_privileges WHERE table_name = $1 AND grantee = 'PUBLIC'", table
             )
             assert (
-                await con.fetchval("SELECT tableowner FROM pg_tables WHERE tablename = $1", table) == "trading_migrator"
+                await con.fetchval("SELECT relowner::regrole::text FROM pg_class WHERE oid = to_regclass($1)", table)
+                == "trading_migrator"
             )
     page = (FOLDER.parent / "docs/ACCESS.md").read_text()
     for table, writes in TABLES.items():
