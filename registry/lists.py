@@ -27,6 +27,8 @@ class _OnceLoader(yaml.SafeLoader):
         """Build a mapping whose keys differ; raises ConstructorError."""
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a symbol is one word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands here twice", key.start_mark)
             seen.add(key.value)
