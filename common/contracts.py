@@ -423,6 +423,13 @@ def metric_message(row: MetricRow, rev: int, lane: int = LANE_LIVE, headers: str
     return OutgoingMessage(key, f"{key}@{time}#{rev}", body.encode(), lane, headers)
 
 
+def symbol_event_message(event: SymbolEvent, run_at: dt.datetime) -> OutgoingMessage:
+    """Publishable form of a registry event; its id names the run, so that a repeated delivery is known for one."""
+    key = "symbol_events.updated"
+    ident = f"{key}:{topic_word(event.symbol)}@{format_time(int(run_at.timestamp()))}"
+    return OutgoingMessage(key, ident, msgspec.json.encode(event))
+
+
 def beat_message(symbol: str, epoch_s: int, close: str, live: bool) -> OutgoingMessage:
     """A beat: keeps downstream clocks moving while a symbol is quiet (live) or we are blind (not live)."""
     key, time = price_key(symbol, "beat"), format_time(epoch_s)

@@ -32,6 +32,8 @@ BEGIN
   FOR t IN SELECT to_regclass(v.name) AS id, v.writes FROM (VALUES
     ('schema_migrations', NULL),
     ('coin_registry',     'INSERT, UPDATE'),
+    ('coin_registry_history', 'INSERT'),
+    ('book_samples',      'INSERT'),
     ('raw_bars',          'INSERT, UPDATE'),
     ('footprint_1s',      'INSERT, UPDATE, DELETE'),  -- seconds in which only a fallback venue traded
     ('feed_gaps',         'INSERT, UPDATE'),

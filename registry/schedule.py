@@ -1,0 +1,18 @@
+"""When the nightly run is due. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+DAY = dt.timedelta(days=1)
+
+
+def last_pull(now: dt.datetime, pull_time: dt.time) -> dt.datetime:
+    """The last moment at or before `now` (aware UTC) at which a run should have begun."""
+    today = dt.datetime.combine(now.date(), pull_time)
+    return today if today <= now else today - DAY
+
+
+def is_due(now: dt.datetime, last_run: dt.datetime | None, pull_time: dt.time) -> bool:
+    """Tell whether a run is owed: none yet, or none since the last pull time, however long this machine slept."""
+    return last_run is None or last_run < last_pull(now, pull_time)
