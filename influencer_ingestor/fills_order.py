@@ -2,6 +2,9 @@
 
 The venue gives all fills of a block one time, and two listeners bring them in any order. Each fill leads from its
 `start` to its `end`, so the fills of one (account, coin, time) are the steps of one walk through position sizes.
+
+An account that traded with itself (the venue allowed it in 2023) has both sides of the trade, both starting from the
+same size: mirrors. Together they move nothing. A fill with a `tid` is never taken for one: the venue prevents them now.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import groupby
+
+import msgspec
 
 from influencer_ingestor.events import Fill
 
@@ -23,50 +28,93 @@ def order_fills(fills: Iterable[Fill], position: int | None = None) -> list[Fill
     """
     ordered: list[Fill] = []
     for _, same_time in groupby(sorted(fills, key=lambda fill: fill.time_ms), key=lambda fill: fill.time_ms):
-        for fill in _chain(list(same_time), position):
-            ordered.append(fill)
-            position = fill.end
+        steps = _chain(list(same_time), position)
+        ordered += [fill for each in steps for fill in each.fills]
+        position = steps[-1].end
     return ordered
+
+
+def is_mirror(one: Fill, other: Fill) -> bool:
+    """Say whether two fills are the two sides of one trade of an account with itself."""
+    return (
+        one.tid is None
+        and other.tid is None
+        and one.buy is not other.buy
+        and one.start == other.start
+        and (one.time_ms, one.px, one.sz, one.hash) == (other.time_ms, other.px, other.sz, other.hash)
+    )
+
+
+def step(before: Fill | None, position: int | None, fill: Fill) -> int | None:
+    """Where the position stands after `fill`, which follows `before`; None where it does not continue `position`.
+
+    An unknown position is continued by every fill.
+    """
+    if before is not None and position == before.end and is_mirror(before, fill):
+        return fill.start
+    return fill.end if position is None or fill.start == position else None
 
 
 def count_breaks(fills: Iterable[Fill], position: int | None = None) -> int:
     """How many of the fills, in this order, do not start where the one before them ended."""
-    breaks = 0
+    breaks, before = 0, None
     for fill in fills:
-        breaks += position is not None and fill.start != position
-        position = fill.end
+        after = step(before, position, fill)
+        breaks += after is None
+        # The mirror's own mirror would be a third side: once paired, a fill is no longer open to it.
+        before = fill if after is None or after == fill.end else None
+        position = fill.end if after is None else after
     return breaks
 
 
-def _chain(fills: list[Fill], position: int | None) -> list[Fill]:
-    if len(fills) == 1:
-        return fills
-    steps: dict[int, deque[Fill]] = {}
-    for fill in fills:
-        steps.setdefault(fill.start, deque()).append(fill)
-    walks: list[Fill] = []
+def _chain(fills: list[Fill], position: int | None) -> list[_Step]:
+    steps: dict[int, deque[_Step]] = {}
+    for each in _pair(fills):
+        steps.setdefault(each.start, deque()).append(each)
+    walks: list[_Step] = []
     while steps:
-        walk, aside = _walk_whole(steps, _first_start(steps, position))
-        walks += walk + aside
+        walks += _walk_whole(steps, _first_start(steps, position))
         position = walks[-1].end
     return walks
 
 
-def _first_start(steps: dict[int, deque[Fill]], position: int | None) -> int:
-    """Where the next walk begins: here, else where more fills start than end, else at the first one."""
+class _Step(msgspec.Struct, frozen=True):
+    """One fill, or the two sides of a trade with oneself, which end where they start."""
+
+    start: int
+    end: int
+    fills: tuple[Fill, ...]
+
+
+def _pair(fills: list[Fill]) -> list[_Step]:
+    steps: list[_Step] = []
+    rest = deque(fills)
+    while rest:
+        fill = rest.popleft()
+        mirror = next((other for other in rest if is_mirror(fill, other)), None) if fill.tid is None else None
+        if mirror is None:
+            steps.append(_Step(fill.start, fill.end, (fill,)))
+        else:
+            rest.remove(mirror)
+            steps.append(_Step(fill.start, fill.start, (fill, mirror)))
+    return steps
+
+
+def _first_start(steps: dict[int, deque[_Step]], position: int | None) -> int:
+    """Where the next walk begins: here, else where more steps start than end, else at the first one."""
     if position is not None and position in steps:
         return position
-    surplus = {start: len(fills) for start, fills in steps.items()}
-    for fills in steps.values():
-        for fill in fills:
-            surplus[fill.end] = surplus.get(fill.end, 0) - 1
+    surplus = {start: len(several) for start, several in steps.items()}
+    for several in steps.values():
+        for each in several:
+            surplus[each.end] = surplus.get(each.end, 0) - 1
     # A dict keeps the order in which sizes were first started from, which is the feed's.
     return next((start for start in steps if surplus[start] > 0), next(iter(steps)))
 
 
-def _walk_whole(steps: dict[int, deque[Fill]], start: int) -> tuple[list[Fill], list[Fill]]:
-    """Walk from `start`, with every detour that returns to where it left; detours that do not return come aside."""
-    walk, aside = _walk(steps, start), list[Fill]()
+def _walk_whole(steps: dict[int, deque[_Step]], start: int) -> list[_Step]:
+    """Walk from `start`, with every detour that returns to where it left; those that do not return come after."""
+    walk, aside = _walk(steps, start), list[_Step]()
     at = 0
     while at <= len(walk):
         size = walk[at].start if at < len(walk) else walk[-1].end
@@ -78,16 +126,16 @@ def _walk_whole(steps: dict[int, deque[Fill]], start: int) -> tuple[list[Fill], 
             walk[at:at] = detour
         else:
             aside += detour
-    return walk, aside
+    return walk + aside
 
 
-def _walk(steps: dict[int, deque[Fill]], size: int) -> list[Fill]:
+def _walk(steps: dict[int, deque[_Step]], size: int) -> list[_Step]:
     """Take steps until none leads on, removing them."""
-    walk: list[Fill] = []
+    walk: list[_Step] = []
     while size in steps:
-        fill = steps[size].popleft()
+        each = steps[size].popleft()
         if not steps[size]:
             del steps[size]
-        walk.append(fill)
-        size = fill.end
+        walk.append(each)
+        size = each.end
     return walk
