@@ -117,9 +117,13 @@ def judge(facts: Facts, limits: StatusLimits | None = None, kinds: Sequence[Serv
         problems += _judge_rows(rows, limits)
         remarks += _remark_rows(rows)
         problems += _judge_outbox(facts.database.outbox, limits)
-    for broker in (it for it in facts.brokers if isinstance(it, BrokerFacts)):
+    # What the management interface counts is some seconds old: where the broker itself answered, its counts hold.
+    brokers = sorted((it for it in facts.brokers if isinstance(it, BrokerFacts)), key=lambda it: it.source != "amqp")
+    for broker in brokers:
         problems += _judge_broker(broker)
-        remarks += _remark_broker(broker)
+    for broker in brokers[:1]:
+        problems += _judge_queues(broker)
+        remarks += _remark_queues(broker)
     return Picture(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(remarks)), tuple(rows), facts)
 
 
@@ -290,12 +294,15 @@ def _judge_broker(broker: BrokerFacts) -> Iterator[Problem]:
         yield Problem("broker", f"{alarm} alarm: every publisher is blocked", "free memory or disk on the broker")
     if not broker.declared:
         yield Problem("broker", "the bus is not declared there", "the first service declares it: is the vhost right?")
+
+
+def _judge_queues(broker: BrokerFacts) -> Iterator[Problem]:
     for queue in broker.queues:
         if queue.name == EXCHANGE_DEAD and queue.messages:
             yield Problem("broker", f"{queue.messages} dead letters", "`trading-bus dead list` says why")
 
 
-def _remark_broker(broker: BrokerFacts) -> Iterator[Problem]:
+def _remark_queues(broker: BrokerFacts) -> Iterator[Problem]:
     for queue in broker.queues:
         if queue.name == EXCHANGE_UNROUTED and queue.messages:
             what = f"{queue.messages} messages with a key that nobody binds"

@@ -266,3 +266,10 @@ def test_addresses_by_default() -> None:
     chosen = choose_addresses("postgresql://h/x", None, None, ())
     assert chosen.service_urls == ("http://127.0.0.1:8101",)
     assert choose_addresses("postgresql://h/x", None, None, ("http://h/", "http://h")).service_urls == ("http://h",)
+
+
+def test_the_brokers_own_count_holds_against_the_older_one_of_the_management() -> None:
+    old = BrokerFacts("management", queues=(QueueFacts(EXCHANGE_DEAD, 3),))
+    fresh = BrokerFacts("amqp", queues=(QueueFacts(EXCHANGE_DEAD, 0),))
+    assert judge(facts(brokers=(old, fresh))).problems == judge(facts(brokers=(fresh,))).problems
+    assert "3 dead letters" in [problem.what for problem in judge(facts(brokers=(old,))).problems]
