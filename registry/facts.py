@@ -74,6 +74,7 @@ class Facts(msgspec.Struct, frozen=True):
     spread_pct      (ask - bid) / mid in percent, median of `spread_samples` in 24 h; 0 = tonight's snapshot alone
     move_24h_pct    change of price in 24 h, percent, signed
     perp            symbol of its perpetual at the futures venue; None = it has none, unless FUTURES is away
+    okx_swap        OKX's perpetual of it, only shown
     open_interest_usd  of that perpetual;  funding_gaps  settlements missing in 30 days by its own interval
     depth_l10_usd   median depth of ten levels from an archive, USD
     bar_coverage    share 0..1 of the minutes we have complete, of those since we follow it, 24 h at most
@@ -96,6 +97,7 @@ class Facts(msgspec.Struct, frozen=True):
     move_24h_pct: Decimal | None = None
     vol_mean_30d: Decimal | None = None
     perp: str | None = None
+    okx_swap: str | None = None
     open_interest_usd: Decimal | None = None
     funding_gaps: int | None = None
     depth_l10_usd: Decimal | None = None

@@ -44,6 +44,7 @@ class Told(msgspec.Struct, frozen=True):
     contracts: list[Contract] | None = None
     funding_hours: Mapping[str, int] | None = None
     instruments: list[Instrument] | None = None
+    swaps: list[Instrument] | None = None
     caps: Caps | None = None
 
 
@@ -163,6 +164,7 @@ def make_facts(
         return facts
     more: dict[str, object] = {
         "quote": offer.quote, "venue_status": offer.status, "tick_size": offer.tick_size,
+        "okx_swap": _swap_of(offer, told.swaps),
         "okx_inst_id": _okx_of(offer, told.instruments, away), "market_cap": _cap_of(offer.base, told.caps, away),
         **_market_facts(offer, told, close, own, limits, away),
         **_perp_facts(offer, told, perp, close, away),
@@ -220,6 +222,12 @@ def _okx_of(offer: Offer, instruments: list[Instrument] | None, away: set[Vendor
         return None
     named = (i.inst_id for i in instruments if (i.base, i.quote) == (offer.base, offer.quote) and i.state == OKX_LIVE)
     return next(named, None)
+
+
+def _swap_of(offer: Offer, swaps: list[Instrument] | None) -> str | None:
+    """A swap's row names neither coin: its name does."""
+    name = f"{offer.base}-{offer.quote}-SWAP"
+    return name if any(i.inst_id == name and i.state == OKX_LIVE for i in swaps or ()) else None
 
 
 def _cap_of(base: str, caps: Caps | None, away: set[Vendor]) -> Decimal | None:

@@ -14,7 +14,7 @@ from common.clock import Clock
 from common.database import Database, StoreLimits
 from common.errors import Refused, TryLater
 from common.ground import describe_sizes
-from common.outbox import Outbox, Query
+from common.outbox import Outbox, OutboxLimits, Query
 from common.publisher import AmqpPublisher
 from common.statements import MEASURE_OUTBOX
 from registry.defaults import load_rules
@@ -33,6 +33,7 @@ OWNER = "registry/0/1"
 APP_ID = "registry"
 WRITE_TRIES = 3
 WRITE_PAUSE_S = 1.0
+DRAIN_POLL_S = 0.05
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -110,7 +111,7 @@ async def drain(settings: RegistrySettings, database: Database) -> int:
     url = settings.rmq_url.get_secret_value()
     bus = Bus(url, f"{OWNER}/state", topology=describe_sizes(settings))
     publisher = AmqpPublisher(url, APP_ID, prepare=bus.declare)
-    outbox = Outbox(database.query, OWNER, publisher)
+    outbox = Outbox(database.query, OWNER, publisher, OutboxLimits(idle_poll_s=DRAIN_POLL_S))
     task = asyncio.create_task(outbox.run(), name="outbox")
     try:
         outbox.wake()

@@ -45,6 +45,8 @@ RETRY_PAUSES_S = (0.1, 1.0, 3.0)
 DAY_MS = 86_400_000
 MEAN_DAYS = 30
 FUNDING_DAYS = 30
+FUNDING_SHARE = 0.9
+"""Of the funding pool: nothing of ours asks it much else."""
 FUNDING_SLACK_MS = 15 * 60_000
 """A settlement shows a little after its hour."""
 _VOLUME_UNIT = Decimal(1).scaleb(-2 * binance_spot.SCALE)
@@ -80,7 +82,7 @@ class Sources:
         key = settings.coingecko_api_key.get_secret_value() if settings.coingecko_api_key else None
         self._spot = self._call("binance", settings.binance_rest_url, settings.rest_weight_per_min)
         self._futures = self._call("binance futures", futures, settings.futures_weight_per_min)
-        pool = WeightBudget(binance_futures.FUNDING_CALLS, share, window_s=binance_futures.FUNDING_WINDOW_S)
+        pool = WeightBudget(binance_futures.FUNDING_CALLS, FUNDING_SHARE, window_s=binance_futures.FUNDING_WINDOW_S)
         self._funding = self._call("binance futures funding", futures, budget=pool)
         okx = WeightBudget(okx_spot.REST_LIMIT, share, window_s=okx_spot.REST_WINDOW_S)
         self._okx = self._call("okx", settings.okx_rest_url, budget=okx)
@@ -117,6 +119,7 @@ class Sources:
                 Vendor.FUNDING, self._funding.ask(futures.funding_info_request(), futures.parse_funding_hours)
             ),
             self._or_away(Vendor.OKX, self._okx.ask(okx_spot.instruments_request("SPOT"), okx_spot.parse_instruments)),
+            self._or_away(Vendor.OKX, self._okx.ask(okx_spot.instruments_request("SWAP"), okx_spot.parse_instruments)),
             self._or_away(Vendor.CAPS, self._pull_caps()),
         )
         try:
