@@ -124,7 +124,9 @@ class Chain:
     def release(self, now_ms: int) -> list[Released]:
         """What may be written at `now_ms`, in order; the rest is held until `due_ms` or until a fill is added."""
         by_id = {each.fill.event_id: each for each in self._waiting}
-        ordered = [by_id[fill.event_id] for fill in order_fills((e.fill for e in self._waiting), self.position)]
+        late = [each.fill for each in self._waiting if each.fill.time_ms < self.last_ms]
+        newer = [each.fill for each in self._waiting if each.fill.time_ms >= self.last_ms]
+        ordered = [by_id[fill.event_id] for fill in order_fills(late) + order_fills(newer, self.position)]
         overdue = [at for at, each in enumerate(ordered) if now_ms >= each.received_ms + self._hold_ms]
         forced = overdue[-1] if overdue else -1
         released: list[Released] = []
