@@ -25,7 +25,8 @@ def _at(seconds: str) -> str:
 EVIDENCE = f"""
 SELECT w.symbol, w.window_s AS window, coalesce(f.net, '') AS net, f.source_min, f.source_max, f.grade_min,
        coalesce(extract(epoch FROM c.event_time)::bigint, 0) AS cursor_s,
-       coalesce(g.touched, false) AS touched, g.minute_touched, f.minute_n, f.minute_source_min, f.minute_source_max,
+       coalesce(g.touched, false) AS touched, coalesce(g.idle, false) AS idle, g.minute_touched, f.minute_n,
+       f.minute_source_min, f.minute_source_max,
        b.source AS bar_source, b.grade::int AS bar_grade, b.n AS bar_n,
        m.symbol IS NOT NULL AS stored, m.cvd_delta AS stored_value, m.cvd_source AS stored_source
   FROM (SELECT u.symbol, u.window_s, {_at("(u.window_s - 15)")} AS from_time, {_at("u.window_s")} AS to_time,
@@ -44,6 +45,8 @@ SELECT w.symbol, w.window_s AS window, coalesce(f.net, '') AS net, f.source_min,
        AND s.time >= {_at("$5::bigint")} AND s.time < {_at("$6::bigint")}) f ON true
   LEFT JOIN LATERAL (
     SELECT bool_or(l.from_time < w.to_time AND (l.to_time IS NULL OR l.to_time >= w.from_time)) AS touched,
+           bool_or(l.status = 'not_subscribed' AND l.from_time < w.to_time
+                   AND (l.to_time IS NULL OR l.to_time >= w.from_time)) AS idle,
            count(*) > 0 AS minute_touched
       FROM feed_gaps l
      WHERE l.service = $3 AND l.venue = $4 AND l.symbol = w.symbol AND l.status <> 'repaired'

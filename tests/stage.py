@@ -101,6 +101,20 @@ class Stage:
         self.ingestors.append(process)
         return process
 
+    async def start_metric(self, name: str = "metric", **env: object) -> Process:
+        """The metric ingestor beside it; settings by field."""
+        address = f"http://127.0.0.1:{self.port}"
+        variables = {
+            "TS_DSN": service_address(self.dsn), "RMQ_URL": service_address(self.rmq_url),
+            "HTTP_PORT_FILE": str(self.folder / f"{name}.port"), "FUTURES_REST_URL": address,
+            "OKX_REST_URL": address, "BUS_LOG_MAX_BYTES": "100000000", "FALLBACK": "none",
+        }  # fmt: skip
+        variables |= {key.upper(): str(value) for key, value in env.items()}
+        process = Process(self.folder, name, ["-m", "metric_ingestor"], variables)
+        await process.start()
+        self.ingestors.append(process)
+        return process
+
     # ---- venue
 
     async def fault(self, kind: str, **fields: object) -> None:

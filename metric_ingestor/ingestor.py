@@ -1,0 +1,219 @@
+"""The metric ingestor itself: which symbols, when a window is due, and everything that marks windows dirty."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable, Mapping
+from urllib.parse import unquote
+
+from common.clock import Clock
+from common.consuming import BusMessage
+from common.contracts import MetricRow
+from common.database import Database
+from common.errors import BadInput, TryLater
+from common.listings import Listing
+from metric_ingestor import statements as sql
+from metric_ingestor.cvd import PRIMARY
+from metric_ingestor.dirty import Dirty
+from metric_ingestor.recorder import Recorder
+from metric_ingestor.sampler import Sampler
+from metric_ingestor.samples import Field
+from metric_ingestor.settings import MetricSettings
+from metric_ingestor.vendors import BINANCE, OKX, Vendors
+from metric_ingestor.windows import MINUTE_S, WINDOW_S, is_due, latest_ended, window_of, windows_touched
+
+log = logging.getLogger(__name__)
+
+BINDINGS = ("price_updates.*.1s", "price_updates.*.1m")
+AUDIT_S = 360
+"""Each load of the state queue looks again at so much before the last one: a ring of the trades' service and a bit."""
+LEDGER_MARGIN_S = 60
+"""Longer than a transaction may last: a gap's `updated_at` is when its transaction began."""
+LEDGER_SEEN_MAX = 10_000
+CURSORS_TIMEOUT_S = 0.5
+DAY_S = 86_400
+
+
+class MetricIngestor:
+    """Wires pure marks to the edge; `cursors` is how far each symbol's trades are stored, by the last look."""
+
+    def __init__(
+        self, settings: MetricSettings, clock: Clock, database: Database, dirty: Dirty,
+        vendors: Vendors, sampler: Sampler,
+    ) -> None:  # fmt: skip
+        self._settings, self._clock, self._database, self._dirty = settings, clock, database, dirty
+        self._vendors, self._sampler = vendors, sampler
+        self.recorder: Recorder
+        self.followed: dict[str, Listing] = {}
+        self.cursors: dict[str, int] = {}
+        self.late_total = 0
+        self.marks_total = 0
+        self._new: set[str] = set()
+        self._loaded_s: int | None = None
+        self._ledger_since: dt.datetime | None = None
+        self._ledger_seen: dict[tuple[str, int], dt.datetime] = {}
+
+    def heard_ms(self) -> float:
+        """Venue time that the trades have certainly reached."""
+        return 1000.0 * max(self.cursors.values(), default=0)
+
+    def dirty_windows(self) -> int:
+        """Windows that wait to be computed again."""
+        return len(self._dirty)
+
+    async def follow(self, listings: Mapping[str, Listing]) -> None:
+        """Take the symbols that are wanted now; raises TryLater."""
+        gone, new = self.followed.keys() - listings.keys(), listings.keys() - self.followed.keys()
+        volumes = {r["pair"]: r["volume"] for r in await self._database.query(sql.LIQUIDITY, list(listings))}
+        self.followed = dict(listings)
+        self._new = (self._new | new) - gone
+        self._dirty.forget(gone)
+        self._vendors.samples.forget(gone)
+        for symbol in gone:
+            self.recorder.fill_from.pop(symbol, None)
+        self._sampler.followed = self.followed
+        self._sampler.ranked = sorted(self.followed, key=lambda symbol: (-volumes.get(symbol, 0.0), symbol))
+        if gone or new:
+            log.info("symbols", extra={"followed": len(self.followed), "new": len(new), "gone": len(gone)})
+
+    # ---- due windows
+
+    async def keep_time(self, serving: Callable[[], None]) -> None:
+        """Hand in the rows of each window when it is due, for ever; `serving` is called after the first."""
+        while not self._vendors.time.known:
+            await self._look_at_cursors()
+            if heard_ms := self.heard_ms():
+                self._vendors.time.assume(heard_ms, self._clock.monotonic_s())
+            await asyncio.sleep(self._settings.cursors_every_ms / 1000)
+        window = window_of(int(self._vendors.now_ms()) // 1000)
+        self.recorder.written = window - WINDOW_S
+        while True:
+            await self._wait_until_due(window)
+            self.recorder.hand_in(window, [self._sampled_row(symbol, window) for symbol in self.followed])
+            serving()
+            window += WINDOW_S
+            newest = latest_ended(self._vendors.now_ms())
+            if window < newest - WINDOW_S:  # we were stopped for a while: there was no sample
+                self._skip(window, newest)
+                window = newest
+
+    async def _wait_until_due(self, window: int) -> None:
+        while (left_ms := 1000 * window - self._vendors.now_ms()) > 0:  # noqa: ASYNC110 - time passes, nobody says so
+            await asyncio.sleep(self._clock.real_s(left_ms / 1000))
+        while True:
+            await self._look_at_cursors()
+            now_ms = self._vendors.now_ms()
+            if is_due(window, now_ms, self.cursors, self.followed, self._settings.write_wait_ms):
+                break
+            await asyncio.sleep(self._settings.cursors_every_ms / 1000)
+        self.late_total += sum(self.cursors.get(symbol, 0) < window for symbol in self.followed)
+
+    def _skip(self, first: int, newest: int) -> None:
+        log.warning("windows without samples", extra={"windows": (newest - first) // WINDOW_S})
+        for symbol in self.followed:
+            self.recorder.fill_from[symbol] = min(self.recorder.fill_from.get(symbol, first), first)
+            self._dirty.mark(symbol, first, newest - WINDOW_S)
+
+    def _sampled_row(self, symbol: str, window: int) -> MetricRow:
+        samples = self._vendors.samples
+        funding = samples.read(symbol, Field.FUNDING, window, (BINANCE, OKX))
+        interest = samples.read(symbol, Field.OPEN_INTEREST, window, (BINANCE,))
+        return MetricRow(
+            window, symbol,
+            funding=funding.value if funding else None,
+            open_interest=interest.value if interest else None,
+            funding_interval_h=funding.hours if funding else None,
+            funding_source=funding.source if funding else None,
+            oi_source=interest.source if interest else None,
+            funding_ms=funding.time_ms if funding else None,
+            oi_ms=interest.time_ms if interest else None,
+        )  # fmt: skip
+
+    async def _look_at_cursors(self) -> None:
+        try:
+            rows = await self._database.query(
+                sql.CURSORS, sql.SERVICE_OF_TRADES, PRIMARY, list(self.followed), timeout_s=CURSORS_TIMEOUT_S
+            )
+        except TryLater:
+            return  # rows are due all the same; the recorder tells that the database is away
+        self.cursors = {row["symbol"]: row["cursor_s"] for row in rows}
+        self._dirty.advance(self.cursors, self.recorder.written)
+
+    # ---- marks
+
+    async def note(self, message: BusMessage) -> None:
+        """A second or minute was published: its windows, if they are written, are looked at again."""
+        words = message.key.split(".")
+        symbol = unquote(words[1])
+        if symbol not in self.followed:
+            return
+        try:
+            second = round(dt.datetime.fromisoformat(message.message_id.partition("@")[2][:20]).timestamp())
+        except ValueError as error:
+            raise BadInput(f"{message.message_id!r} has no time in it") from error
+        first = window_of(second)
+        last = first if words[2] == "1s" else window_of(second + MINUTE_S - 1)
+        if first <= self.recorder.written:
+            self.marks_total += 1
+            self._dirty.mark(symbol, first, min(last, self.recorder.written))
+
+    async def load(self) -> None:
+        """Look again at what may have changed unheard: since the last load, at first the last 100 minutes."""
+        if not self._vendors.time.known:
+            return
+        written = self.recorder.written
+        reach_s = 60 * self._settings.recompute_minutes
+        from_s = written - reach_s
+        if self._loaded_s is not None:
+            from_s = max(from_s, self._loaded_s - AUDIT_S)
+        for symbol in self.followed:
+            self._dirty.mark(symbol, window_of(from_s), written)
+        self._loaded_s = written
+
+    async def keep_marks(self) -> None:
+        """Mark what new symbols missed, and what the ledger says, for ever."""
+        while True:
+            if self._vendors.time.known and self.recorder.written:
+                try:
+                    await self._begin_new()
+                    await self._look_at_ledger()
+                except TryLater as error:
+                    log.debug("marks wait", extra={"error": str(error)})
+            await asyncio.sleep(self._settings.ledger_every_ms / 1000)
+
+    async def _begin_new(self) -> None:
+        """Where the last life of this service ended, its rows go on; a symbol without rows gets what is proven."""
+        if not self._new:
+            return
+        begun = set(self._new)
+        rows = await self._database.query(sql.LAST_ROWS, list(begun))
+        last = {row["symbol"]: row for row in rows}
+        written = self.recorder.written
+        oldest = written - 60 * self._settings.recompute_minutes
+        for symbol in begun & self.followed.keys():
+            if symbol in last:
+                self.recorder.fill_from[symbol] = max(last[symbol]["time"] + WINDOW_S, oldest)
+                updated = last[symbol]["updated_at"]
+                self._ledger_since = min(self._ledger_since or updated, updated)
+            self._dirty.mark(symbol, oldest, written)
+        self._new -= begun
+
+    async def _look_at_ledger(self) -> None:
+        rows = await self._database.query(
+            sql.LEDGER, sql.SERVICE_OF_TRADES, PRIMARY, list(self.followed), self._ledger_since, LEDGER_MARGIN_S
+        )
+        written = self.recorder.written
+        oldest = written - self._settings.recompute_days_max * DAY_S
+        for row in rows:
+            key = (row["symbol"], row["from_id"])
+            if self._ledger_seen.get(key) == row["updated_at"]:
+                continue
+            self._ledger_seen[key] = row["updated_at"]
+            to_s = written if row["to_s"] is None else row["to_s"]
+            first, last = windows_touched(row["from_s"], to_s)
+            self._dirty.mark(row["symbol"], max(first, window_of(oldest)), min(last, written))
+        self._ledger_since = rows[0]["now"] if rows else (await self._database.query(sql.DATABASE_NOW))[0]["now"]
+        while len(self._ledger_seen) > LEDGER_SEEN_MAX:
+            del self._ledger_seen[next(iter(self._ledger_seen))]
