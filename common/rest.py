@@ -133,8 +133,9 @@ class RestClient:
         return await retrying(self._try_once, request, priority)
 
     def _pause_s(self, state: RetryCallState) -> float:
-        if self._limits.retry_pauses_s:
-            return self._limits.retry_pauses_s[state.attempt_number - 1] * self._rng.uniform(0.75, 1.25)
+        if pauses := self._limits.retry_pauses_s:
+            # Asked after the last try too.
+            return pauses[min(state.attempt_number, len(pauses)) - 1] * self._rng.uniform(0.75, 1.25)
         return full_jitter(state.attempt_number - 1, self._limits.retry_first_s, self._limits.retry_max_s, self._rng)
 
     async def _try_once(self, request: Request, priority: Priority) -> bytes:
