@@ -17,12 +17,13 @@ CoinGecko (`/api/v3/coins/markets`) and the judge:
 
 Beside the traded symbols, --listing 300 lists so many made-up pairs that never trade, and odd ones with them.
 With --okx the same port serves a second venue: `/ws/v5/public` (trades, tickers), `/api/v5` (candles, instruments,
-time, and swaps' funding-rate, funding-rate-history, open-interest), /_oracle/okx/... as above, and faults with
-"venue": "okx". It trades the same symbols at about the same prices, and everything else differs.
+time), /_oracle/okx/... as above, and faults with "venue": "okx". It trades the same symbols at about the same prices,
+and everything else differs. With --hyperliquid there is a third: `/hyperliquid/ws` and `/hyperliquid/info`, accounts
+that trade by themselves or by script; see sandbox/hyperliquid.py and sandbox/hyperliquid_faults.py.
 
-When it listens it prints one JSON line {"port": ...} and writes it to --ready-file. The market is made up from --seed
-(the same seed and --epoch-ms give the same trades on every start), or recorded (--tape). Flags are the fields of
-sandbox/config.py.
+When it listens it prints one JSON line {"port": ...} (with --hyperliquid also the accounts' addresses) and writes it to
+--ready-file. The market is made up from --seed (the same seed and --epoch-ms give the same trades on every start), or
+recorded (--tape). Flags are the fields of sandbox/config.py.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ import click
 import uvloop
 
 from sandbox.config import Config, parse_tape, parse_withhold
+from sandbox.hyperliquid_config import hyperliquid_options, take_hyperliquid
 from sandbox.venue import Sandbox
 
 
@@ -79,7 +81,8 @@ async def _serve(config: Config, ready_file: Path | None) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with Sandbox(config) as venue:
-        line = json.dumps({"port": venue.port})
+        accounts = {"hyperliquid_accounts": venue.hyperliquid.accounts} if venue.hyperliquid else {}
+        line = json.dumps({"port": venue.port, **accounts})
         if ready_file:
             _write_whole(ready_file, line + "\n")
         click.echo(line)
@@ -140,11 +143,12 @@ _HELP = (__doc__ or "").replace("judge:\n\n", "judge:\n\n\b\n")
 @click.option("--okx-trades-per-frame", default=Config.okx_trades_per_frame)
 @click.option("--okx-old-first/--no-okx-old-first", default=Config.okx_old_first)
 @click.option("--okx-limit-status", default=Config.okx_limit_status, help="HTTP status of too many requests")
+@hyperliquid_options
 @click.option("--script", type=click.Path(path_type=Path, exists=True), default=None, help="faults by time, JSON")
 def main(ready_file: Path | None, **settings: Any) -> None:
     """Run until SIGINT or SIGTERM."""
     logging.basicConfig(level=logging.WARNING)
-    uvloop.run(_serve(Config(**settings), ready_file))
+    uvloop.run(_serve(Config(hyperliquid=take_hyperliquid(settings), **settings), ready_file))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sandbox.hyperliquid_config import HyperliquidConfig
+
 
 @dataclass(frozen=True)
 class Config:
@@ -65,6 +67,7 @@ class Config:
     okx_trades_per_frame: int = 3  # trades due together may share a frame
     okx_old_first: bool = True  # the first frame of a trade stream holds the trade before the subscription
     okx_limit_status: int = 429  # HTTP status of "too many requests": 429, or 200 as for other errors
+    hyperliquid: HyperliquidConfig | None = None  # the third venue; None: it is not there
     script: Path | None = None  # faults by time, JSON list of {"at_s": real seconds since start, "kind": ...}
 
 

@@ -18,9 +18,12 @@ from sandbox.config import Config
 from sandbox.faults import Args, Stage, apply_fault
 from sandbox.futures_rest import Futures
 from sandbox.hub import Hub
+from sandbox.hyperliquid import INFO_PATH, WS_PATH, Hyperliquid
 from sandbox.listing import Listing
 from sandbox.listing_faults import Editor
 from sandbox.listing_oracle import ListingOracle
+from sandbox.macro_rest import MacroRest
+from sandbox.macro_world import MacroWorld
 from sandbox.market import Market, open_market
 from sandbox.okx import open_okx_market
 from sandbox.okx_hub import OkxHub
@@ -69,6 +72,13 @@ class Sandbox:
         self._open_coingecko(app)
         if config.okx:
             work += self._open_okx(app)
+        self.hyperliquid = Hyperliquid(config.hyperliquid, config.seed) if config.hyperliquid else None
+        if self.hyperliquid is not None:
+            app.add_routes(self.hyperliquid.routes())
+            work.append(self.hyperliquid.run())
+        # On our own time: what these vendors publish goes by the day.
+        self.macro = MacroRest(MacroWorld(config.seed, time.time))
+        app.add_routes(self.macro.routes())
         app.add_routes([fault_route(self.stages, self._edit)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -140,6 +150,8 @@ class Sandbox:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for stage in self.stages.values():
             stage.hub.cut_all("stopped")
+        if self.hyperliquid is not None:
+            self.hyperliquid.close()
         await self._runner.cleanup()
 
     @property
@@ -157,13 +169,29 @@ class Sandbox:
         """Where `/api/v3` hangs, and OKX's `/api/v5`."""
         return f"http://{self._config.host}:{self.port}"
 
+    @property
+    def hyperliquid_ws_url(self) -> str:
+        """Hyperliquid's socket."""
+        return f"ws://{self._config.host}:{self.port}{WS_PATH}"
+
+    @property
+    def hyperliquid_info_url(self) -> str:
+        """Hyperliquid's info endpoint."""
+        return f"http://{self._config.host}:{self.port}{INFO_PATH}"
+
     def fault(self, kind: str, **args: object) -> None:
         """Make a fault happen now."""
         apply_fault(self.stages, {"kind": kind, **args}, self._edit)
 
     def _edit(self, kind: str, args: Args) -> bool:
+        if args.get("venue") == "hyperliquid" and self.hyperliquid is not None:
+            self.hyperliquid.faults.apply(kind, args)
+            return True
         if kind == "rest_latency":
             self.door.latency_ms = int(args["by_ms"])
+            return True
+        if kind == "macro":
+            self.macro.world.disturb(args)
             return True
         return self._editor.edit(kind, args)
 
