@@ -55,16 +55,17 @@ def step(before: Fill | None, position: int | None, fill: Fill) -> int | None:
     return fill.end if position is None or fill.start == position else None
 
 
-def count_breaks(fills: Iterable[Fill], position: int | None = None) -> int:
-    """How many of the fills, in this order, do not start where the one before them ended."""
-    breaks, before = 0, None
+def follow(fills: Iterable[Fill], position: int) -> int | None:
+    """Where fills in this order lead from `position`; None if one does not start where the one before it ended."""
+    before: Fill | None = None
     for fill in fills:
         after = step(before, position, fill)
-        breaks += after is None
-        # The mirror's own mirror would be a third side: once paired, a fill is no longer open to it.
-        before = fill if after is None or after == fill.end else None
-        position = fill.end if after is None else after
-    return breaks
+        if after is None:
+            return None
+        # Once paired, a fill is no longer open to a third side.
+        before = fill if after == fill.end else None
+        position = after
+    return position
 
 
 def _chain(fills: list[Fill], position: int | None) -> list[_Step]:

@@ -19,7 +19,7 @@ import msgspec
 from common.contracts import GapRow, GapStatus
 from common.numbers import format_scaled
 from influencer_ingestor.events import EXCHANGE, SCALE, SERVICE, Arrived, Fill
-from influencer_ingestor.fills_order import is_mirror, order_fills, step
+from influencer_ingestor.fills_order import follow, is_mirror, order_fills, step
 from influencer_ingestor.positions import is_spot, market_of
 
 GAP_HOLD_MS = 250
@@ -63,13 +63,7 @@ class Gap:
 
     def is_filled(self) -> bool:
         """Say whether the fills found lead all the way from `expected` to `found`."""
-        position, before = self.expected, None
-        for fill in order_fills(self.fills, self.expected):
-            after = step(before, position, fill)
-            if after is None:
-                return False
-            position, before = after, fill
-        return bool(self.fills) and position == self.found
+        return bool(self.fills) and follow(order_fills(self.fills, self.expected), self.expected) == self.found
 
 
 class Released(msgspec.Struct, frozen=True):
@@ -102,6 +96,9 @@ class Chain:
         self._continuous = not is_spot(coin)
         self._waiting: list[Arrived] = []
         self._before: Fill | None = None
+        self._same: list[Fill] = []
+        """What was released of the newest millisecond, which began at `_same_from`."""
+        self._same_from: int | None = None
         self._next_id = 0
         self._awaited: tuple[Gap, str] | None = None
         """The gap that is waited for, and the event id of the fill that showed it."""
@@ -123,6 +120,7 @@ class Chain:
 
     def release(self, now_ms: int) -> list[Released]:
         """What may be written at `now_ms`, in order; the rest is held until `due_ms` or until a fill is added."""
+        rejoined = self._rejoin()
         by_id = {each.fill.event_id: each for each in self._waiting}
         late = [each.fill for each in self._waiting if each.fill.time_ms < self.last_ms]
         newer = [each.fill for each in self._waiting if each.fill.time_ms >= self.last_ms]
@@ -136,7 +134,7 @@ class Chain:
                 break
             released.append(outcome)
         self._waiting = ordered[len(released) :]
-        return released
+        return rejoined + released
 
     def state(self, size: int, as_of_ms: int) -> Gap | None:
         """Take the venue's own statement of the position; answers the gap that it shows.
@@ -152,6 +150,7 @@ class Chain:
             gap.recorded = True
             self.changed.append(gap)
         self.position, self.last_ms, self._before = size, as_of_ms, None
+        self._same, self._same_from = [], None
         return gap
 
     def note_try(self, gap: Gap) -> None:
@@ -164,6 +163,29 @@ class Chain:
             return
         gap.recorded = True
         self._close(gap, GapStatus.SOURCE_MISSING)
+
+    def _rejoin(self) -> list[Released]:
+        """Let go what completes the newest millisecond: with it, all its fills chain, whatever their order was so far.
+
+        A size that is reached twice in one millisecond can be left in two ways; only the whole tells which was first.
+        """
+        same = [each for each in self._waiting if each.fill.time_ms == self.last_ms]
+        if not same or self._same_from is None or self.position is None or not self._continuous:
+            return []
+        fills = [each.fill for each in same]
+        if follow(order_fills(fills, self.position), self.position) is not None:
+            return []
+        whole = order_fills([*self._same, *fills], self._same_from)
+        position = follow(whole, self._same_from)
+        if position is None:
+            return []
+        self._waiting = [each for each in self._waiting if each.fill.time_ms != self.last_ms]
+        self.position, self._same, self._before = position, whole, whole[-1]
+        for gap in [gap for gap in self.gaps if gap.to_ms == self.last_ms]:
+            gap.fills += [fill for fill in fills if gap.covers(fill)]
+            self._close(gap, GapStatus.REPAIRED)
+        self._awaited = None
+        return [Released(each, True, position) for each in same]
 
     def _judge(self, each: Arrived, forced: bool) -> Released | None:
         """Decide about the next fill in order; None to hold it, and with it what follows."""
@@ -194,12 +216,18 @@ class Chain:
                 self.changed.append(gap)
         else:
             self._fill_gap(fill)
+        if fill.time_ms > self.last_ms:
+            self._same, self._same_from = [], fill.start if self.position is None else self.position
+        self._same.append(fill)
         paired = self._before is not None and is_mirror(self._before, fill)
         self.position, self.last_ms = after, fill.time_ms
         self._before = None if paired else fill
         return Released(each, True, after)
 
     def _let_late(self, each: Arrived) -> Released:
+        """Let a fill go that newer ones have overtaken."""
+        if each.fill.time_ms == self.last_ms:
+            self._same.append(each.fill)
         self._fill_gap(each.fill)
         return Released(each, False, each.fill.end)
 
