@@ -17,9 +17,10 @@ CoinGecko (`/api/v3/coins/markets`) and the judge:
 
 Beside the traded symbols, --listing 300 lists so many made-up pairs that never trade, and odd ones with them.
 With --okx the same port serves a second venue: `/ws/v5/public` (trades, tickers), `/api/v5` (candles, instruments,
-time), /_oracle/okx/... as above, and faults with "venue": "okx". It trades the same symbols at about the same prices,
-and everything else differs. With --hyperliquid there is a third: `/hyperliquid/ws` and `/hyperliquid/info`, accounts
-that trade by themselves or by script; see sandbox/hyperliquid.py and sandbox/hyperliquid_faults.py.
+time, and swaps' funding-rate, funding-rate-history, open-interest), /_oracle/okx/... as above, and faults with
+"venue": "okx". It trades the same symbols at about the same prices, and everything else differs. With --hyperliquid
+there is a third: `/hyperliquid/ws` and `/hyperliquid/info`, accounts that trade by themselves or by script; see
+sandbox/hyperliquid.py and sandbox/hyperliquid_faults.py.
 
 When it listens it prints one JSON line {"port": ...} (with --hyperliquid also the accounts' addresses) and writes it to
 --ready-file. The market is made up from --seed (the same seed and --epoch-ms give the same trades on every start), or

@@ -32,10 +32,8 @@ def read_tape(path: Path) -> list[Recorded]:
     found: list[Recorded] = []
     for place, query in enumerate(queries):
         user = str(query.get("user") or _wallet(path.stem, place)).lower()
-        fills = query["fills"]
-        if not isinstance(fills, list) or not all(
-            "coin" in fill and "time" in fill for fill in cast("list[Any]", fills)
-        ):
+        fills: list[Wire] = query["fills"]
+        if not all({"coin", "time"} <= set(fill) for fill in fills):
             raise ValueError(f"{path.name} holds no fills")
         # Stable: fills of one time stay in the order in which they were told.
         found += [Recorded(user, fill) for fill in sorted(fills, key=lambda fill: fill["time"])]
