@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from common.errors import ConfigError
 from common.ground import Ground, lay_ground
 from common.publisher import publish_dead
 from common.service import Service
@@ -26,6 +27,8 @@ SERVICE = "macro"
 async def main(service: Service[MacroSettings]) -> None:
     """Build the ingestor, wait for the right to write, pull once, and go on by the clock."""
     settings = service.settings
+    if settings.shard.count != 1:
+        raise ConfigError("SHARD: there is nothing to share out: one instance pulls, others stand by as 0/1")
     cast = configure(settings)
     tell_cast(cast)
     ground = await lay_ground(service, "macro_ingestor")
