@@ -126,7 +126,7 @@ class Sources:
             listing = await self._spot.ask(spot.listing_request(), spot.parse_listing)
         except BaseException:
             rest.cancel()
-            await asyncio.wait([rest])
+            await asyncio.gather(rest, return_exceptions=True)
             raise
         return Told(listing, *await rest)
 
