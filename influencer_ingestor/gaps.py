@@ -99,6 +99,8 @@ class Chain:
         self._same: list[Fill] = []
         """What was released of the newest millisecond, which began at `_same_from`."""
         self._same_from: int | None = None
+        self._odd = False
+        """In it something did not chain when it was released."""
         self._next_id = 0
         self._awaited: tuple[Gap, str] | None = None
         """The gap that is waited for, and the event id of the fill that showed it."""
@@ -173,7 +175,7 @@ class Chain:
         if not same or self._same_from is None or self.position is None or not self._continuous:
             return []
         fills = [each.fill for each in same]
-        if follow(order_fills(fills, self.position), self.position) is not None:
+        if not self._odd and follow(order_fills(fills, self.position), self.position) is not None:
             return []
         whole = order_fills([*self._same, *fills], self._same_from)
         position = follow(whole, self._same_from)
@@ -184,7 +186,7 @@ class Chain:
         for gap in [gap for gap in self.gaps if gap.to_ms == self.last_ms]:
             gap.fills += [fill for fill in fills if gap.covers(fill)]
             self._close(gap, GapStatus.REPAIRED)
-        self._awaited = None
+        self._awaited, self._odd = None, False
         return [Released(each, True, position) for each in same]
 
     def _judge(self, each: Arrived, forced: bool) -> Released | None:
@@ -198,13 +200,19 @@ class Chain:
         if after is not None:
             return self._move(each, after)
         awaited = None if self._awaited is None else self._awaited[0]
-        if fill.time_ms == self.last_ms and any(gap.covers(fill) for gap in self.gaps if gap is not awaited):
+        if fill.time_ms == self.last_ms and any(
+            g.covers(fill) and g.joins(fill) for g in self.gaps if g is not awaited
+        ):
             return self._let_late(each)
         if self._awaited is None:
             assert self.position is not None
             gap = self._open(self.position, fill.start, fill.time_ms, "start differs")
             self._awaited = gap, fill.event_id
-        return self._move(each, fill.end) if forced else None
+        if not forced:
+            return None
+        released = self._move(each, fill.end)
+        self._odd = True
+        return released
 
     def _move(self, each: Arrived, after: int) -> Released:
         """Let the newest fill go: the position follows."""
@@ -217,7 +225,7 @@ class Chain:
         else:
             self._fill_gap(fill)
         if fill.time_ms > self.last_ms:
-            self._same, self._same_from = [], fill.start if self.position is None else self.position
+            self._same, self._same_from, self._odd = [], fill.start if self.position is None else self.position, False
         self._same.append(fill)
         paired = self._before is not None and is_mirror(self._before, fill)
         self.position, self.last_ms = after, fill.time_ms
@@ -228,6 +236,7 @@ class Chain:
         """Let a fill go that newer ones have overtaken."""
         if each.fill.time_ms == self.last_ms:
             self._same.append(each.fill)
+            self._odd = True
         self._fill_gap(each.fill)
         return Released(each, False, each.fill.end)
 

@@ -1,0 +1,239 @@
+"""Fills in any order: what goes, what waits, what is a gap, and where the position ends."""
+
+import itertools
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.contracts import GapStatus
+from common.numbers import parse_scaled
+from influencer_ingestor.events import SCALE, Fill
+from influencer_ingestor.fills_order import follow, is_mirror, order_fills
+from influencer_ingestor.gaps import Chain, gap_row
+from tests.unit.influencer_world import T0, USER, arrive, make_fill, release_all
+
+
+def scaled(text: str) -> int:
+    return parse_scaled(text, SCALE)
+
+
+def steps(*deltas: str, start: str = "0", times: tuple[int, ...] | None = None, coin: str = "ETH") -> list[Fill]:
+    """Fills that chain from `start`, one a millisecond unless `times` says else; each has a tid of its own."""
+    fills: list[Fill] = []
+    position = Decimal(start)
+    for at, delta in enumerate(deltas):
+        time_ms = T0 + (times[at] if times else at)
+        fills.append(make_fill(f"{position:f}", delta, time_ms, coin, tid=at + 1))
+        position += Decimal(delta)
+    return fills
+
+
+def fresh(position: str = "0", hold_ms: int = 250) -> Chain:
+    chain = Chain(USER, "ETH", hold_ms)
+    chain.restore(scaled(position), T0 - 1)
+    return chain
+
+
+def tids(released: list) -> list[int | None]:
+    return [each.arrived.fill.tid for each in released]
+
+
+# ---- order
+
+
+def test_one_time_is_ordered_by_what_each_started_from() -> None:
+    burst = steps("1", "2", "-1", "4", times=(0, 0, 0, 0))
+    for shuffled in itertools.permutations(burst):
+        assert order_fills(shuffled, 0) == burst
+        assert order_fills(shuffled) == burst, "also where the position before is unknown"
+
+
+def test_a_size_reached_twice_is_left_so_that_all_chain() -> None:
+    burst = steps("1", "-1", "2", "-2", "-3", times=(0,) * 5)
+    for shuffled in itertools.permutations(burst):
+        assert follow(order_fills(shuffled, 0), 0) == scaled("-3")
+
+
+def test_ties_go_by_the_feeds_order() -> None:
+    burst = steps("1", "-1", "2", "-2", times=(0,) * 4)
+    assert order_fills(burst, 0) == burst
+    assert order_fills([burst[2], burst[3], burst[0], burst[1]], 0) == [*burst[2:], *burst[:2]]
+
+
+def test_what_does_not_chain_comes_walk_by_walk() -> None:
+    one, two = steps("1", "1", times=(0, 0)), steps("-1", "-1", start="9", times=(0, 0))
+    assert order_fills([two[1], one[1], two[0], one[0]], 0) == [*one, *two]
+    assert order_fills([two[1], one[1], two[0], one[0]], scaled("9")) == [*two, *one]
+
+
+def test_a_trade_with_oneself_moves_nothing() -> None:
+    sides = [make_fill("5", delta, tid=None, hash="0x1", oid=oid) for delta, oid in (("1", 1), ("-1", 2))]
+    after = make_fill("5", "-2", tid=None, hash="0x2")
+    assert is_mirror(*sides)
+    for shuffled in itertools.permutations([*sides, after]):
+        assert follow(order_fills(shuffled, scaled("5")), scaled("5")) == scaled("3")
+    today = [make_fill("5", delta, hash="0x1") for delta in ("1", "-1")]
+    assert not is_mirror(*today), "fills with a tid never are: two resting orders may look like it"
+    chain = fresh("5")
+    chain.restore(scaled("5"), T0 - 1)
+    assert len(release_all(chain, [sides[0]], T0)) == 1
+    assert len(release_all(chain, [sides[1], after], T0)) == 2
+    assert chain.position == scaled("3") and not chain.wanted
+
+
+# ---- gaps
+
+
+def test_what_continues_goes_at_once() -> None:
+    chain = fresh()
+    burst = steps("1", "2", "-3", times=(0, 0, 4))
+    assert tids(release_all(chain, reversed(burst), T0)) == [1, 2, 3]
+    assert chain.position == 0 and chain.due_ms is None and not chain.wanted
+
+
+def test_a_first_fill_of_an_unknown_position_tells_it() -> None:
+    chain = Chain(USER, "ETH")
+    assert tids(release_all(chain, steps("1", start="7"), T0)) == [1]
+    assert chain.position == scaled("8") and not chain.wanted
+
+
+def test_the_other_listener_brings_it_in_time() -> None:
+    chain = fresh()
+    first, second, third = steps("1", "1", "1")
+    assert tids(release_all(chain, [first, third], T0 + 10)) == [1]
+    (gap,) = chain.wanted
+    assert (gap.from_ms, gap.to_ms, chain.due_ms) == (T0, T0 + 2, T0 + 260)
+    assert chain.release(T0 + 259) == []
+    assert tids(release_all(chain, [second], T0 + 259)) == [2, 3]
+    assert gap.status is GapStatus.REPAIRED and chain.changed == [], "a reordering is nobody's gap"
+
+
+def test_a_held_fill_goes_when_its_time_is_up_and_the_missing_one_comes_late() -> None:
+    chain = fresh()
+    first, second, third, fourth = steps("1", "1", "1", "1")
+    release_all(chain, [first, third], T0 + 10)
+    chain.add(arrive(fourth, T0 + 200))
+    (moved, behind) = chain.release(T0 + 260)
+    assert (moved.arrived.fill, behind.arrived.fill) == (third, fourth), "what follows it waits no longer"
+    (gap,) = chain.changed
+    assert gap.status is GapStatus.OPEN and gap_row(gap).missing == ((T0, T0 + 2),)
+    assert gap_row(gap).reason == "start differs: 1 expected, 2 found"
+    (late,) = release_all(chain, [second], T0 + 900)
+    assert not late.moves and chain.position == scaled("4")
+    row = gap_row(gap)
+    assert (row.status, row.missing, row.restored_n) == (GapStatus.REPAIRED, (), 1)
+    assert row.symbol == f"{USER}:ETH-PERP" and chain.gaps == []
+
+
+def test_nobody_waits_behind_another_longer_than_his_own_time() -> None:
+    chain = fresh()
+    first, second, third, fourth, fifth = steps("1", "1", "1", "1", "1")
+    release_all(chain, [first], T0)
+    chain.add(arrive(fifth, T0 + 10))
+    chain.release(T0 + 10)
+    chain.add(arrive(third, T0 + 200))
+    assert chain.release(T0 + 200) == []
+    assert tids(chain.release(T0 + 260)) == [3, 5], "the newer one is due, so what lies before it goes too"
+    assert tids(release_all(chain, [fourth], T0 + 300)) == [4]
+    assert chain.changed[-1].status is GapStatus.OPEN
+    assert tids(release_all(chain, [second], T0 + 300)) == [2]
+    assert [gap.status for gap in chain.changed] == [GapStatus.REPAIRED] * 2 and not chain.gaps, (
+        "one gap, written twice"
+    )
+
+
+def test_a_gap_that_the_venue_can_not_fill_is_given_up() -> None:
+    chain = fresh()
+    first, _, third = steps("1", "1", "1")
+    release_all(chain, [first, third], T0)
+    chain.release(T0 + 250)
+    (gap,) = chain.wanted
+    for _ in range(3):
+        assert gap.status is GapStatus.OPEN
+        chain.note_try(gap)
+    assert gap.status is GapStatus.SOURCE_MISSING and gap_row(gap).tries == 3 and not chain.gaps
+    chain.note_try(gap)
+    assert gap.tries == 3
+
+
+def test_two_gaps_of_one_millisecond_have_keys_of_their_own() -> None:
+    chain = fresh()
+    one, two, three = (make_fill(start, "1", T0) for start in ("5", "20", "40"))
+    for each in (one, two, three):
+        release_all(chain, [each], T0)
+        chain.release(T0 + 250)
+    assert len({gap_row(gap).from_id for gap in chain.changed}) == 3
+
+
+def test_a_baseline_shows_what_nobody_brought() -> None:
+    chain = fresh("2")
+    first, second = steps("1", "1", start="2")
+    assert chain.state(scaled("2"), T0 - 1) is None
+    gap = chain.state(scaled("4"), T0 + 50)
+    assert gap is not None and chain.changed == [gap] and chain.position == scaled("4")
+    assert chain.state(scaled("9"), T0 + 49) is None, "older than what we know"
+    late = release_all(chain, [second, first], T0 + 60)
+    assert [each.moves for each in late] == [False, False] and chain.position == scaled("4")
+    assert gap.status is GapStatus.REPAIRED
+
+
+def test_spot_is_never_a_gap() -> None:
+    chain = Chain(USER, "PURR/USDC")
+    chain.restore(scaled("100"), T0 - 1)
+    fills = [make_fill("3", "1", T0 + at, "PURR/USDC") for at in (5, 3)]
+    assert [each.moves for each in release_all(chain, fills[:1], T0)] == [True]
+    assert [each.moves for each in release_all(chain, fills[1:], T0)] == [False]
+    assert not chain.wanted and chain.position == scaled("4") and chain.state(0, T0 + 9) is None
+
+
+def test_a_restored_gap_goes_on() -> None:
+    chain = fresh()
+    first, second, third = steps("1", "1", "1")
+    release_all(chain, [first, third], T0)
+    chain.release(T0 + 250)
+    again = Chain(USER, "ETH")
+    again.restore(scaled("3"), T0 + 2, chain.gaps)
+    assert [each.moves for each in release_all(again, [second], T0 + 900)] == [False]
+    assert again.changed[-1].status is GapStatus.REPAIRED and again.position == scaled("3")
+
+
+deltas = st.lists(st.integers(-3, 3).filter(bool), min_size=1, max_size=9)
+
+
+@settings(max_examples=300)
+@given(deltas, st.data())
+def test_any_order_ends_where_the_account_stands(moves: list[int], data: st.DataObject) -> None:
+    """Whatever the order and the pauses: every fill goes once, and once all came the position is the account's."""
+    times = tuple(
+        itertools.accumulate(data.draw(st.lists(st.integers(0, 1), min_size=len(moves), max_size=len(moves))))
+    )
+    fills = steps(*map(str, moves), times=times)
+    arrivals = data.draw(st.permutations(fills))
+    pauses = data.draw(st.lists(st.sampled_from((0, 10, 300)), min_size=len(moves), max_size=len(moves)))
+    chain, now, released = fresh(), T0, []
+    for fill, pause in zip(arrivals, pauses, strict=True):
+        now += pause
+        chain.add(arrive(fill, now))
+        released += chain.release(now)
+        assert chain.due_ms is None or chain.due_ms > now
+    released += chain.release(now + 250)
+    assert sorted(tids(released)) == sorted(fill.tid for fill in fills)
+    assert chain.due_ms is None
+    if len(set(times)) == len(times) or arrivals == fills:
+        assert chain.position == fills[-1].end
+
+
+@pytest.mark.parametrize("hold_ms", [0, 250])
+def test_one_millisecond_in_any_order_ends_where_it_ends(hold_ms: int) -> None:
+    """Also where a size is reached more than once, and every fill comes alone, in time or not."""
+    burst = steps("1", "-1", "-1", "2", "3", times=(0,) * 5)
+    for shuffled in itertools.permutations(burst):
+        chain, released = fresh(hold_ms=hold_ms), []
+        for at, fill in enumerate(shuffled):
+            released += release_all(chain, [fill], T0 + at)
+        released += chain.release(T0 + 999)
+        assert sorted(tids(released)) == [1, 2, 3, 4, 5]
+        assert chain.position == scaled("4"), tids(released)
+        assert chain.gaps == []
