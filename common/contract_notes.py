@@ -168,6 +168,13 @@ _COIN = {
     "spread_pct": Note("Median spread of the last 24 hours", "percent"),
     "okx_inst_id": Note("The fallback venue's name of the pair, e.g. `SOL-USDT`"),
     "tick_size": Note("Smallest step of a price", PRICE),
+    "perp": Note("Its perpetual at the futures venue; null when it has none"),
+    "listed_on": Note("Day of the first candle, asked for once"),
+    "probation_since": Note("When the grace began; null when it is not on probation", "UTC"),
+    "excluded_since": Note("When it was excluded; null when it is not", "UTC"),
+    "good_nights": Note("Nights in a row with a good score, of an EXCLUDED one", "nights"),
+    "absent_nights": Note("Nights in a row on which the venue did not list it", "nights"),
+    "judged_on": Note("UTC day of the last run that judged it: a second run of the day counts no night"),
     "updated_at": _ROW["updated_at"],
 }  # fmt: skip
 
@@ -262,6 +269,22 @@ CONTRACTS: tuple[Contract, ...] = (
 """Every message on the bus, one entry each."""
 
 TABLES: dict[str, dict[str, Note]] = {
+    "coin_registry_history": {
+        "run_at": Note("When the run began; its events carry it in their `message_id`", "UTC"),
+        "symbol": _COIN["symbol"],
+        "status": _COIN["status"],
+        "data_health": _COIN["health"],
+        "liquidity_cluster": _COIN["cluster"],
+        "reason": _COIN["reason"],
+        "breakdown": Note("All facts, every component of the score with its inputs, gates and notes"),
+    },
+    "book_samples": {
+        "time": Note("When it was asked for, by our clock", "UTC"),
+        "symbol": _ROW["symbol"],
+        "bid": _price("Best bid"),
+        "ask": _price("Best ask"),
+        "spread_pct": Note("(ask - bid) / middle", "percent", _NOT_NEGATIVE),
+    },
     "funding_settled": {
         "time": Note("When it was paid: the venue's time, to the second", "UTC"),
         "symbol": _ROW["symbol"],

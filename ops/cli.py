@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": ("ops.doctor:doctor", "Check settings, servers, rights, clocks and venues from here."),
     "demo": ("ops.demo:demo", "Run everything against loopback venues and check the result."),
     "run": ("ops.demo:run", "Run everything against the live venues."),
+    "registry": ("ops.registry:registry", "Decide which symbols are followed: run, sample, explain, train, schedule."),
     "verify": ("ops.verify:verify", "Compare what is stored with what the venue says."),
     "contracts": ("ops.contracts_doc:contracts", "Write or check the AsyncAPI document, schemas and field tables."),
     "outbox": ("ops.outbox:outbox", "Show and drain messages that wait for the broker."),

@@ -30,7 +30,7 @@ SettingsT = TypeVar("SettingsT", bound=RegistrySettings)
 POPULATION_DAYS = 30
 
 
-@click.group(epilog="\b\nExamples:\n  registry run --dry-run\n  registry explain SOL\n  registry schedule")
+@click.group(epilog="\b\nExamples:\n  trading-bus registry run --dry-run\n  trading-bus registry explain SOL")
 def registry() -> None:
     """Decide which symbols everything else listens to, every night, with reasons.
 
@@ -38,7 +38,7 @@ def registry() -> None:
     """
 
 
-@registry.command(epilog="\b\nExamples:\n  registry run --dry-run\n  registry run")
+@registry.command(epilog="\b\nExamples:\n  trading-bus registry run --dry-run\n  trading-bus registry run")
 @click.option("--dry-run", is_flag=True, help="Only print what would change and why; needs no broker.")
 @click.option("--force", is_flag=True, help="Write even when the status of very many symbols changes.")
 def run(dry_run: bool, force: bool) -> None:
@@ -63,7 +63,7 @@ def run(dry_run: bool, force: bool) -> None:
         click.echo(f"written at {report.night.run_at:%Y-%m-%dT%H:%M:%SZ}; {report.events} events{rest}")
 
 
-@registry.command(epilog="\b\nFrom cron, every 5 minutes:\n  registry sample")
+@registry.command(epilog="\b\nFrom cron, every 5 minutes:\n  trading-bus registry sample")
 def sample() -> None:
     """Store best bid and ask of every pair now: a day of these is what a spread is the median of."""
     settings = _load(LookSettings)
@@ -71,7 +71,9 @@ def sample() -> None:
     click.echo(f"{_await(take_samples(settings, limits))} pairs sampled")
 
 
-@registry.command(epilog="\b\nExample:\n  registry explain SOL")
+@registry.command(
+    short_help="Tell why a symbol is what it is.", epilog="\b\nExample:\n  trading-bus registry explain SOL"
+)
 @click.argument("symbol")
 def explain(symbol: str) -> None:
     """Tell why a symbol (base asset, e.g. SOL) is what it is: every component with its inputs, gates, its past."""
@@ -79,7 +81,7 @@ def explain(symbol: str) -> None:
     click.echo(_await(_explain(settings, symbol.upper())), nl=False)
 
 
-@registry.command(epilog="\b\nExample:\n  registry train --output /etc/trading-bus/centroids.json")
+@registry.command(epilog="\b\nExample:\n  trading-bus registry train --output /etc/trading-bus/centroids.json")
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), envvar="CENTROIDS_PATH", show_envvar=True,
     help="File to write; a run reads the one that CENTROIDS_PATH names.",
@@ -109,7 +111,7 @@ def train(output: Path | None, days: int, dry_run: bool) -> None:
         click.echo(f"written to {output}")
 
 
-@registry.command(epilog="\b\nExample:\n  REGISTRY_PULL_TIME=02:00:00Z registry schedule")
+@registry.command(epilog="\b\nExample:\n  REGISTRY_PULL_TIME=02:00:00Z trading-bus registry schedule")
 def schedule() -> None:
     """Stay, run every night at REGISTRY_PULL_TIME and sample every 5 minutes.
 
