@@ -33,7 +33,7 @@ from sandbox.hyperliquid_rules import Rules
 from sandbox.hyperliquid_tape import TapePlay, read_tape
 
 WS_PATH, INFO_PATH = "/hyperliquid/ws", "/hyperliquid/info"
-TICK_S = 0.002
+TICK_S = 0.004
 FRAME_BYTES_MAX = 1 << 16
 _log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class Hyperliquid:
             "now_ms": self._told_ms(),
             "fills": len(self.market.made),
             "next_ms": self.market.next_ms(),
-            "connections": [line.as_json(now) for line in sorted(hub.lines.values(), key=lambda line: line.serial)],
+            "connections": [line.as_json(now) for line in hub.open_lines()],
             "connections_cut": dict(hub.cut),
             "clients": {remote: allowance.as_json() for remote, allowance in hub.allowances.items()},
             "asked": [

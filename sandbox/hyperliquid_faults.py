@@ -6,7 +6,7 @@ later. `user` by itself: all sockets, this account's data. `for_s` seconds, or `
 
 | kind | arguments | what happens |
 |---|---|---|
-| clear | | everything is well again (what was lost stays lost; limits stay) |
+| clear | | everything is well again, what was held arrives (what was lost stays lost; limits stay) |
 | cut | which, for_s | sockets are aborted; with for_s new ones are refused meanwhile |
 | close | which, code, reason | sockets are closed in order |
 | refuse | for_s, status | new sockets get this HTTP status (503) |
@@ -36,6 +36,7 @@ later. `user` by itself: all sockets, this account's data. `for_s` seconds, or `
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,7 +66,7 @@ class HyperliquidFaults:
         self._info = info
         self._rules = rules
         self._table: dict[str, Callable[[Args], object]] = {
-            "clear": lambda args: rules.clear(),
+            "clear": self._clear,
             "cut": self._cut,
             "close": self._close,
             "refuse": self._refuse,
@@ -96,8 +97,13 @@ class HyperliquidFaults:
         chosen = self._hub.choose(args)
         if chosen is not None:
             return chosen
-        lines = list(self._hub.lines.values())
+        lines = self._hub.open_lines()
         return [line for line in lines if str(args["user"]).lower() in line.users()] if "user" in args else lines
+
+    def _clear(self, args: Args) -> None:
+        self._rules.clear()
+        for line in self._hub.open_lines():
+            line.release(math.inf)
 
     def _cut(self, args: Args) -> None:
         lines = self._lines(args)

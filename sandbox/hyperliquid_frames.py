@@ -109,7 +109,7 @@ def events_texts(fills: Sequence[Wire], user: str) -> list[str]:
         if liquidation and liquidation.get("liquidatedUser") == user:
             value = number_text(Decimal(fill["px"]) * Decimal(fill["sz"]))
             body = {
-                "lid": fill["tid"] % 1_000_000, "liquidator": "0x" + "1" * 40, "liquidated_user": user,
+                "lid": fill.get("tid", 0) % 1_000_000, "liquidator": "0x" + "1" * 40, "liquidated_user": user,
                 "liquidated_ntl_pos": value, "liquidated_account_value": "310.2",
             }  # fmt: skip
             texts.append(to_text({"channel": "user", "data": {"liquidation": body}}))

@@ -29,6 +29,7 @@ from sandbox.hyperliquid_line import Line
 from sandbox.hyperliquid_market import HyperliquidMarket, Made
 from sandbox.hyperliquid_rules import Rules
 
+PONG = '{"channel":"pong"}'
 STATE_GAP_S = 1.0
 """The state of an account is pushed at most this often."""
 
@@ -68,13 +69,17 @@ class HyperliquidHub:
             line.heard.clear()
             line.allowance.disconnect()
 
+    def open_lines(self) -> list[Line]:
+        """The open sockets, the oldest first."""
+        return [line for line in self.lines.values() if not line.closed]
+
     def choose(self, args: dict[str, Any]) -> list[Line] | None:
         """The sockets that a fault is about: `connection` (n-th by age among those that remain, negative from the
         newest), `serial`, `user`, `remote`; None when it names none of them: all, also later ones. Raises ValueError.
         """
         if not any(name in args for name in ("connection", "serial", "remote")):
             return None
-        found = sorted(self.lines.values(), key=lambda line: line.serial)
+        found = self.open_lines()
         if "serial" in args:
             found = [line for line in found if line.serial == int(args["serial"])]
         if "remote" in args:
@@ -97,7 +102,10 @@ class HyperliquidHub:
             self._answer(line, unreadable_text(text), None)
         elif order.subscription is None:
             stall = self._rules.on("stall", line.serial, None)
-            line.send('{"channel":"pong"}', stall.until or 0.0 if stall else 0.0)
+            if stall is None:
+                line.send_now(PONG)
+            else:
+                line.send(PONG, stall.until or 0.0)
         elif order.method == "subscribe":
             self._subscribe(line, order.subscription)
         else:

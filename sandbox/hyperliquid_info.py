@@ -21,7 +21,6 @@ from sandbox.hyperliquid_rules import Rules
 PAGE_FILLS = 2000
 DEXES = ("", *sorted({name.partition(":")[0] for name in COINS if ":" in name}))
 UNREADABLE = "Failed to deserialize the JSON body into the target type"
-BODY_BYTES_MAX = 1 << 16
 Asked = dict[str, Any]
 Answer = tuple[object, int]
 """A body, and how many rows of it cost."""
@@ -58,8 +57,7 @@ class HyperliquidInfo:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """One request."""
-        raw = await request.content.read(BODY_BYTES_MAX)
-        kind, asked = _read(raw)
+        kind, asked = _read(await request.read())
         user = asked.get("user")
         response = await self._respond(request, kind, asked, user.lower() if isinstance(user, str) else None)
         self.asked[kind, response.status] += 1

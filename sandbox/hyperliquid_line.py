@@ -40,6 +40,11 @@ class Line:
         """Send a text frame, not before a moment of the monotonic clock and never before what is already held."""
         self._write(frames.pack(text.encode()), not_before)
 
+    def send_now(self, text: str) -> None:
+        """Send a text frame before whatever is held."""
+        if not self.closed:
+            self._put(frames.pack(text.encode()))
+
     def send_swapped(self, text: str, behind: int) -> None:
         """Hold a frame until so many further ones were sent by `send_data`."""
         self._swapped.append((behind, text, time.monotonic()))

@@ -94,7 +94,8 @@ class HyperliquidMarket:
         """Take the steps of a script. Raises ValueError, and then takes none of them.
 
         A step has `user` and one of: `fill` (a whole fill, told as it is), `transfer` {coin, szi}, `action` (and
-        `coin`; see hyperliquid_play.ACTIONS; fields of an Order beside it win), or the fields of an Order.
+        `coin`; see hyperliquid_play; fields of an Order beside it win; nothing happens where the account holds nothing
+        to close), or the fields of an Order.
         """
         read = [read_step(step) for step in steps]
         if len(self._ahead) + len(read) > AHEAD_MAX:
@@ -135,6 +136,8 @@ class HyperliquidMarket:
             return [self._tell(account, step.fill, now_ms)]
         if isinstance(step, Act):
             order = make_action(account, step.action, step.coin, self._seed, now_ms, self._blocks)
+            if order is None:
+                return []
             step = msgspec.structs.replace(order, **step.changes)
         if step.start is not None:
             self._move(account, step.coin, step.start, now_ms)
@@ -223,13 +226,13 @@ def read_step(raw: dict[str, Any]) -> Step:
             return Move(user, str(raw["transfer"]["coin"]), Decimal(str(raw["transfer"]["szi"])))
         order = {"side": "B", "sz": "1"} | {k: v for k, v in raw.items() if k != "action"} | {"user": user}
         read = msgspec.convert(order, Order, strict=False)
+        if not 0 < read.sz < 10**15 or read.parts < 1 or (read.px is not None and not 0 < read.px < 10**15):
+            raise ValueError(f"step {raw}: sz, px and parts must be positive")
     except (KeyError, ArithmeticError, TypeError, msgspec.ValidationError) as error:
         raise ValueError(f"step {raw}: {error!r}") from error
     if "action" not in raw:
         if "side" not in raw or "sz" not in raw:
             raise ValueError(f"step {raw}: side and sz, an action, a transfer or a fill")
-        if read.sz <= 0 or read.parts < 1:
-            raise ValueError(f"step {raw}: sz and parts must be positive")
         return read
     changes = {name: getattr(read, name) for name in raw if name not in ("action", "user", "coin")}
     # An unknown action fails here, not when it is due.

@@ -38,8 +38,10 @@ ACTIONS = {
     "open": 0.0, "increase": 0.36, "decrease": 0.32, "close": 0.1, "flip": 0.12, "liquidate": 0.03, "maker": 0.04,
     "deleverage": 0.02, "settle": 0.01,
 }  # fmt: skip
-"""What is done with a position that is not flat, by probability; a flat one is opened."""
+"""What is done with a position, by probability; where it is flat and there is nothing to do it with, it is opened."""
 SPOT_ACTIONS = ("buy", "sell", "dust")
+GROWING = ("open", "increase", "maker", "buy")
+"""What also an account can do that holds nothing."""
 
 
 def price_of(seed: str, coin: str, time_ms: int) -> Decimal:
@@ -68,33 +70,41 @@ def split_size(size: Decimal, parts: int, decimals: int, *words: object) -> list
     return [count * unit for count in counts]
 
 
-def make_action(account: Account, action: str, coin: str, seed: str, time_ms: int, *words: object) -> Order:
-    """The order that does `action` with an account's position. Raises ValueError when it is none of the table."""
+def make_action(account: Account, action: str, coin: str, seed: str, time_ms: int, *words: object) -> Order | None:
+    """The order that does `action` with an account's position; None when it holds nothing to do that with.
+
+    Raises ValueError when it is none of the table.
+    """
     held = account.size(coin)
+    if action not in ACTIONS and action not in SPOT_ACTIONS:
+        raise ValueError(f"unknown action {action!r}, known: {', '.join((*ACTIONS, *SPOT_ACTIONS))}")
+    if held == 0 and action not in GROWING:
+        return None
     if action in SPOT_ACTIONS:
         return _trade_spot(account.user, action, coin, held, seed, time_ms, *words)
-    if action not in ACTIONS:
-        raise ValueError(f"unknown action {action!r}, known: {', '.join((*ACTIONS, *SPOT_ACTIONS))}")
-    if held == 0:
-        action = "open"
-    more = "B" if held > 0 or (held == 0 and draw_unit("way", seed, *words) < 0.5) else "A"
-    less = "A" if held > 0 else "B"
     drawn = _draw_size(coin, seed, time_ms, *words)
-    parts = 1 + int(4 * draw_unit("parts", seed, *words))
-    if action in ("open", "increase"):
-        return Order(user=account.user, coin=coin, side=more, sz=drawn, parts=parts)
+    if action not in GROWING:
+        return _shrink(account, action, coin, drawn, seed, *words)
+    side = "B" if held > 0 or (held == 0 and draw_unit("way", seed, *words) < 0.5) else "A"
+    order = Order(user=account.user, coin=coin, side=side, sz=drawn)
     if action == "maker":
         # Somebody else is liquidated into this account's resting order.
-        victim = make_address(seed, "victim", *words)
-        return Order(user=account.user, coin=coin, side=more, sz=drawn, crossed=False, liquidated=victim)
+        return replace(order, crossed=False, liquidated=make_address(seed, "victim", *words))
+    return replace(order, parts=1 + int(4 * draw_unit("parts", seed, *words)))
+
+
+def _shrink(account: Account, action: str, coin: str, drawn: Decimal, seed: str, *words: object) -> Order:
+    held = account.size(coin)
+    side, size = "A" if held > 0 else "B", abs(held)
     if action == "flip":
-        return Order(user=account.user, coin=coin, side=less, sz=abs(held) + drawn, parts=parts)
-    if action == "decrease":
-        part = _round(abs(held) * Decimal(str(round(draw_between(0.2, 0.8, "cut", seed, *words), 3))), coin)
-        return Order(user=account.user, coin=coin, side=less, sz=min(part, abs(held)), parts=parts)
-    if action == "close":
-        return Order(user=account.user, coin=coin, side=less, sz=abs(held), parts=parts)
-    return _close_by_force(account, action, coin, seed, *words)
+        size += drawn
+    elif action == "decrease":
+        cut = Decimal(str(round(draw_between(0.2, 0.8, "cut", seed, *words), 3)))
+        size = min(size, _round(size * cut, coin))
+    elif action != "close":
+        return _close_by_force(account, action, coin, seed, *words)
+    parts = 1 + int(4 * draw_unit("parts", seed, *words))
+    return Order(user=account.user, coin=coin, side=side, sz=size, parts=parts)
 
 
 def _close_by_force(account: Account, action: str, coin: str, seed: str, *words: object) -> Order:
@@ -112,7 +122,7 @@ def _close_by_force(account: Account, action: str, coin: str, seed: str, *words:
 
 
 def _trade_spot(user: str, action: str, coin: str, held: Decimal, seed: str, time_ms: int, *words: object) -> Order:
-    if action == "dust" and held > 0:
+    if action == "dust":
         return Order(user=user, coin=coin, side="A", sz=held, dir=DUST, hash=ZERO_HASH, tid=0)
     lot = Decimal(1).scaleb(-decimals_of(coin))
     if action == "sell" and held >= lot:
@@ -167,17 +177,17 @@ class SeededPlay:
         coin = coins[int(len(coins) * draw_unit("coin", seed, step))]
         if is_spot(coin):
             action = SPOT_ACTIONS[int(2.4 * draw_unit("spot", seed, step))]
-            return [make_action(account, action, coin, seed, now_ms, step)]
+            return [_make_sure(account, action, coin, seed, now_ms, step)]
         if self._transfer_every and step % self._transfer_every == self._transfer_every - 1:
             moved = _draw_size(coin, seed, now_ms, "transfer", step)
-            order = make_action(account, "increase", coin, seed, now_ms, step)
+            order = _make_sure(account, "increase", coin, seed, now_ms, step)
             return [replace(order, start=account.size(coin) + moved)]
         if step % BURST_EVERY == BURST_EVERY - 1:
             # Through zero wherever there is a position: decreases, a flip and increases under one timestamp.
-            return [replace(make_action(account, "flip", coin, seed, now_ms, step), parts=BURST_FILLS)]
+            return [replace(_make_sure(account, "flip", coin, seed, now_ms, step), parts=BURST_FILLS)]
         if step % CROSS_EVERY == CROSS_EVERY - 1 and len(users) > 1:
             return self._cross(accounts, account, coin, now_ms, step)
-        return [make_action(account, _draw_action(seed, step), coin, seed, now_ms, step)]
+        return [_make_sure(account, _draw_action(seed, step), coin, seed, now_ms, step)]
 
     def _coins(self, user: str) -> tuple[str, ...]:
         """Four perpetuals and a spot pair of each account."""
@@ -190,11 +200,19 @@ class SeededPlay:
         others = [user for user in self._users if user != account.user]
         other = others[int(len(others) * draw_unit("other", self._seed, step))]
         tid = int(draw_unit("cross", self._seed, step) * 2**50)
-        order = replace(make_action(account, "increase", coin, self._seed, now_ms, step), parts=1, tid=tid)
+        order = replace(_make_sure(account, "increase", coin, self._seed, now_ms, step), parts=1, tid=tid)
         counter = Order(
             user=other, coin=coin, side="A" if order.side == "B" else "B", sz=order.sz, tid=tid, crossed=False
         )
         return [order, counter]
+
+
+def _make_sure(account: Account, action: str, coin: str, seed: str, time_ms: int, step: int) -> Order:
+    """The action, or the growing one where there is nothing to do it with."""
+    order = make_action(account, action, coin, seed, time_ms, step)
+    while order is None:
+        order = make_action(account, "buy" if is_spot(coin) else "open", coin, seed, time_ms, step)
+    return order
 
 
 def _draw_action(seed: str, step: int) -> str:

@@ -13,7 +13,14 @@ LINE_KINDS = ("lag", "stall", "silent", "mute", "drop", "duplicate", "reorder", 
 ONCE = ("duplicate", "reorder", "shuffle", "malformed", "spoil")
 """Those that hit one block when neither a number nor a time is said."""
 REST_KINDS = ("rest_down", "rest_429", "rest_slow", "rest_behind", "rest_body", "rest_cut")
-NEEDED = {"lag": "by_s", "rest_slow": "by_s", "rest_behind": "by_ms", "spoil": "fields", "rest_body": "body"}
+NEEDED = {
+    "lag": "by_s",
+    "stall": "for_s",
+    "rest_slow": "by_s",
+    "rest_behind": "by_ms",
+    "spoil": "fields",
+    "rest_body": "body",
+}
 
 
 class Rule(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
