@@ -112,6 +112,7 @@ class MetricIngestor:
 
     def _skip(self, first: int, newest: int) -> None:
         log.warning("windows without samples", extra={"windows": (newest - first) // WINDOW_S})
+        self.recorder.written = newest - WINDOW_S
         for symbol in self.followed:
             self.recorder.fill_from[symbol] = min(self.recorder.fill_from.get(symbol, first), first)
             self._dirty.mark(symbol, first, newest - WINDOW_S)

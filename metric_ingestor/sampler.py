@@ -39,8 +39,11 @@ class Sampler:
     async def run(self) -> None:
         """Sample window after window for ever."""
         await self._learn_time()
+        done = 0
         while True:
-            window = window_of(int(self._vendors.now_ms()) // 1000)
+            # A sleep may end a moment too soon.
+            window = max(window_of(int(self._vendors.now_ms()) // 1000), done + WINDOW_S)
+            done = window
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._sample_interest(window))
                 group.create_task(self._sample_funding(window))

@@ -15,7 +15,7 @@ import msgspec
 from metric_ingestor.windows import WINDOW_S
 
 KEPT_MAX = 3
-"""Samples kept per series: the one for this row may be older than the newest."""
+"""Samples, and windows answered for, kept per series: a row is written while the next window is sampled already."""
 
 
 class Field(StrEnum):
@@ -52,7 +52,7 @@ class SampleLimits(msgspec.Struct, frozen=True):
 
 class _Series(msgspec.Struct):
     newest: list[Sample]
-    answered: int = 0
+    answered: list[int]
 
 
 class Samples:
@@ -75,9 +75,10 @@ class Samples:
         key = (symbol, field, sample.source)
         series = self._series.get(key)
         if series is None:
-            self._series[key] = _Series([sample], window)
+            self._series[key] = _Series([sample], [window])
             return Fate.KEPT
-        series.answered = max(series.answered, window)
+        if window not in series.answered:
+            series.answered = [*series.answered, window][-KEPT_MAX:]
         newest = series.newest[-1]
         if sample.time_ms > newest.time_ms:
             series.newest = [*series.newest, sample][-KEPT_MAX:]
@@ -88,7 +89,7 @@ class Samples:
         """What the window may show: of the first source that answered for it, the newest value by the window's end."""
         for source in sources:
             series = self._series.get((symbol, field, source))
-            if series is None or series.answered != window:
+            if series is None or window not in series.answered:
                 continue
             end_ms = 1000 * window
             for sample in reversed(series.newest):

@@ -129,6 +129,29 @@ async def outage(world: World, minutes: int, kill: bool = True) -> None:
     await world.start_ingestor()
 
 
+# ---- the metric ingestor
+
+
+async def metric_kill(world: World, down_s: float = 0.0) -> None:
+    """The metric ingestor is killed, and started again after a while."""
+    metric, world.metric = world.metric, None
+    if metric is not None:
+        await metric.kill()
+        await asyncio.sleep(down_s)
+        await world.start_metric()
+
+
+async def metric_freeze(world: World, for_s: float) -> None:
+    """The metric ingestor stands still."""
+    process = world.metric.process if world.metric else None
+    if process is not None:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(for_s)
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+
 # ---- the registry
 
 
@@ -216,6 +239,6 @@ ACTIONS: dict[str, Action] = {
     for action in (
         venue, mute, skew, rest_behind, lose_at_source, kill, stop, freeze, restart_with, twice, take_over, outage,
         exclude, include, rabbitmq_down, postgres_down, rabbitmq_frozen, postgres_frozen, memory_alarm, postgres_slow,
-        disk_full,
+        disk_full, metric_kill, metric_freeze,
     )
 }  # fmt: skip

@@ -25,6 +25,7 @@ import click
 from ops.servers_private import PrivateServers
 from tests.faults.evidence import AWAY
 from tests.faults.judge import judge_log, judge_tables
+from tests.faults.metric import judge_world_metrics
 from tests.faults.runner import HEAD, Outcome, line_of, run_scenario, table_of
 from tests.faults.scenarios import WHOLE_WITHIN_S, Scenario, combine, single_faults
 from tests.faults.world import Setup, World, open_world
@@ -100,6 +101,7 @@ async def judge_life(world: World, number: int) -> Outcome:
         from_s, to_s = 0, world.judged_s
         rows = (await judge_tables(world, from_s, to_s, missing=world.missing, lossy=world.lossy)).rows
         await judge_log(world, from_s, to_s)
+        await judge_world_metrics(world, from_s, to_s)
     except AssertionError as error:
         fault = f"{type(error).__name__}: {error}"
     return Outcome(name, None, None, rows, world.seen, fault)

@@ -47,8 +47,8 @@ async def judge_tables(world: World, from_s: int, to_s: int, *, missing: bool, l
     compared = Compared()
     status = await world.stage.oracle("status")
     for symbol in world.symbols:
-        end_s = min(to_s, await _heard_s(world, symbol, status)) if lossy else to_s
-        unproven, idle = await _spans(world, symbol, missing)
+        end_s = min(to_s, await heard_s(world, symbol, status)) if lossy else to_s
+        unproven, idle = await spans_of(world, symbol, missing)
         for table, (what, _, width, columns) in TABLES.items():
             # Seconds begin with the first subscription, bars with the history before it.
             begin_s = max(from_s, world.first_s[symbol] - (world.stage.history_s if width == 60 else 0))
@@ -88,7 +88,7 @@ async def judge_log(world: World, from_s: int, to_s: int, within_s: float = LOG_
         raise Mismatch(f"{check.wrong} of {check.checked} messages are not as promised: {check.shown}")
 
 
-async def _heard_s(world: World, symbol: str, status: dict[str, Any]) -> int:
+async def heard_s(world: World, symbol: str, status: dict[str, Any]) -> int:
     """The venue second of the newest trade that was streamed."""
     spans = status["streamed_ids"].get(symbol) or []
     if not spans:
@@ -98,7 +98,7 @@ async def _heard_s(world: World, symbol: str, status: dict[str, Any]) -> int:
     return int(trades[0]["T"]) // 1000 if trades else 0
 
 
-async def _spans(world: World, symbol: str, missing: bool) -> tuple[list[Span], list[Span]]:
+async def spans_of(world: World, symbol: str, missing: bool) -> tuple[list[Span], list[Span]]:
     """Spans of the ledger that are unproven, and those in which the symbol was not wanted."""
     unproven: list[Span] = []
     idle: list[Span] = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from tests.faults.actions import ACTIONS
 from tests.faults.evidence import AWAY, Evidence
 from tests.faults.judge import Mismatch, judge_log, judge_tables
+from tests.faults.metric import judge_world_metrics
 from tests.faults.scenarios import LIVE_WITHIN_S, ROWS_PER_S, WHOLE_WITHIN_S, Scenario, Step
 from tests.faults.world import World
 
@@ -81,6 +82,7 @@ async def judge(world: World, to_s: int, scenario: Scenario) -> int:
     if compared.incomplete and not world.missing:
         raise Mismatch(f"{compared.incomplete} rows are incomplete and nothing explains it")
     await judge_log(world, from_s, to_s)
+    await judge_world_metrics(world, from_s, to_s)
     world.judged_s = to_s
     return compared.rows
 

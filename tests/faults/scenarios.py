@@ -141,6 +141,22 @@ def process_faults(window_s: float) -> list[Scenario]:
     ]  # fmt: skip
 
 
+def metric_faults(window_s: float) -> list[Scenario]:
+    """What can happen to the metric ingestor, and to what it reads meanwhile."""
+    away = (0, "metric_kill", {"down_s": window_s})
+    return [
+        scenario("metric ingestor killed", (0, "metric_kill", {}), hits="metric"),
+        scenario("metric ingestor frozen", (0, "metric_freeze", {"for_s": window_s + 2}), hits="metric"),
+        scenario("metric ingestor away while trades are repaired", away, venue(0.2, "drop", symbol="BTCUSDT", next=7),
+                 hits="metric frames", lossy=True, proof={"gaps": 1}),
+        scenario("both ingestors killed", (0, "kill", {"down_s": 1}), away, hits="metric ingestor", proof={"gaps": 4}),
+        scenario("futures REST down", venue(0, "rest_down", venue="futures", for_s=window_s), hits="futures"),
+        scenario("futures values out of order",
+                 venue(0, "rest_answer", venue="futures", answer="old", by_ms=20_000, every=2, for_s=window_s),
+                 hits="futures"),
+    ]  # fmt: skip
+
+
 def database_faults(window_s: float) -> list[Scenario]:
     """What the database can do without being killed."""
     return [
@@ -175,7 +191,7 @@ def single_faults(window_s: float, down_s: float) -> list[Scenario]:
     """Every fault alone: `window_s` for those of the venue, `down_s` for servers."""
     return [
         *stream_faults(window_s), *failover_faults(max(down_s, FAILOVER_S)), *rest_faults(window_s),
-        *process_faults(window_s), *database_faults(window_s), *server_faults(down_s),
+        *process_faults(window_s), *metric_faults(window_s), *database_faults(window_s), *server_faults(down_s),
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from tests.faults.scenarios import (
     Scenario,
     combine,
     database_faults,
+    metric_faults,
     pick,
     process_faults,
     rest_faults,
@@ -31,6 +32,7 @@ SCENARIOS = [
         "ingestor killed", "ingestor frozen", "25 minutes away", "local clock 10 s fast", "take-over",
         "excluded and active again in a cut",
     ),
+    *pick(metric_faults(2), "metric ingestor away while trades are repaired", "both ingestors killed"),
     *database_faults(2),
     *(combine(Random(seed), COMBINED, 2) for seed in SEEDS),
 ]  # fmt: skip

@@ -50,7 +50,7 @@ CREATE TRIGGER fault BEFORE INSERT ON ingest_cursors FOR EACH STATEMENT EXECUTE 
 
 @dataclass(frozen=True)
 class Setup:
-    """The market and the ingestor of a world; `settings` are the ingestor's, by field."""
+    """The market and the ingestor of a world; `settings` are the ingestor's, by field. `metric`: its rows too."""
 
     symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
     speed: int = 10
@@ -58,6 +58,7 @@ class Setup:
     seed: int = 1
     history_minutes: int = 120
     rank_power: float = 0.0
+    metric: bool = True
     settings: dict[str, object] = field(default_factory=dict)
 
 
@@ -68,6 +69,8 @@ class World:
         self.stage, self.setup, self.own = stage, setup, own
         self.symbols = list(setup.symbols)
         self.ingestor: Process | None = None
+        self.metric: Process | None = None
+        self.metric_from_s = 0
         self.extra: dict[str, object] = {}
         self.tail = LogTail(stage.rmq_url)
         self.rss_base = 0
@@ -93,12 +96,16 @@ class World:
         self._tasks = [asyncio.create_task(self.witness.run()), asyncio.create_task(self.tail.run())]
         await self.start_ingestor()
         begun_s = await self.venue_s()
+        if self.setup.metric:
+            await self.start_metric()
         await self.reach(lambda: self.is_whole(begun_s + 2 * self.setup.speed), BEGIN_WITHIN_S, "the first start")
         for row in await self.fetch(
             "SELECT symbol, min(extract(epoch FROM time))::bigint AS s FROM raw_bars GROUP BY 1"
         ):
             self.first_s[row["symbol"]] = row["s"] + self.stage.history_s
         self.judged_s = min(self.first_s.values()) - self.stage.history_s
+        if self.setup.metric:
+            await self.reach(self.has_metrics, BEGIN_WITHIN_S, "the metric ingestor's first rows")
         self.rss_base = self.rss()
 
     async def end(self) -> None:
@@ -131,6 +138,18 @@ class World:
         self.ingestor = await self.stage.start_ingestor(f"ingestor-{self._count}", **settings)
         return self.ingestor
 
+    async def start_metric(self) -> None:
+        """Start the metric ingestor beside it."""
+        self._count += 1
+        settings = {"clock_rate": self.setup.speed, "fallback": "okx"}
+        self.metric = await self.stage.start_metric(f"metric-{self._count}", **settings)
+
+    async def has_metrics(self) -> bool:
+        """Does every symbol have a row? Notes from where on there are all."""
+        rows = await self.fetch("SELECT symbol, max(extract(epoch FROM time))::bigint AS s FROM metric_15s GROUP BY 1")
+        self.metric_from_s = max((row["s"] for row in rows), default=0)
+        return {row["symbol"] for row in rows} == set(self.symbols)
+
     async def replace_ingestor(self, *, kill: bool, down_s: float = 0.0, **extra: object) -> None:
         """End the ingestor and, after a while, start another with these settings beside its usual ones."""
         ingestor = self.living()
@@ -155,9 +174,10 @@ class World:
         """The ingestor; it must not have ended by itself."""
         ingestor = self.ingestor
         assert ingestor is not None
-        assert ingestor.process is not None
-        if not ingestor.alive():
-            raise AssertionError(f"the ingestor ended with {ingestor.process.returncode}\n{ingestor.tail()}")
+        for one in filter(None, (ingestor, self.metric)):
+            assert one.process is not None
+            if not one.alive():
+                raise AssertionError(f"{one.name} ended with {one.process.returncode}\n{one.tail()}")
         return ingestor
 
     def signal(self, number: signal.Signals) -> None:
