@@ -141,8 +141,10 @@ def test_an_instance_is_named_by_its_shard(name: str):
 @pytest.mark.parametrize("name", [name for name in UNITS if name.endswith(".timer")])
 def test_a_timer_starts_a_unit_that_ends(name: str):
     timer = read_unit(name)
-    assert timer["Timer"]["Persistent"] == ["yes"]
-    assert re.fullmatch(r"\*-\*-\* \d\d:\d\d:\d\d UTC", timer["Timer"]["OnCalendar"][0])
+    often = "/" in timer["Timer"]["OnCalendar"][0]
+    assert timer["Timer"]["Persistent"] == ["no" if often else "yes"]
+    at = r"\*-\*-\* \*:00/\d+:00 UTC" if often else r"\*-\*-\* \d\d:\d\d:\d\d UTC"
+    assert re.fullmatch(at, timer["Timer"]["OnCalendar"][0])
     assert timer["Install"]["WantedBy"] == ["timers.target"]
     assert read_unit(name.replace(".timer", ".service"))["Service"]["Type"] == ["oneshot"]
 
@@ -154,8 +156,8 @@ def test_the_cron_example_runs_what_the_timers_run():
     assert settings["TS_DSN_FILE"].startswith("/etc/trading-bus/credentials/")
     started = set()
     for job in jobs:
-        match = re.fullmatch(r"(?:[\d*]+ ){5} \S+ +flock -n \S+ trading-bus (\w+) 2>&1 \| logger -t \S+", job)
+        match = re.fullmatch(r"(?:[\d*/]+ ){5} \S+ +flock -n \S+ trading-bus (\w+(?: \w+)?) 2>&1 \| logger -t \S+", job)
         assert match is not None, job
         started.add(match[1])
     timed = [name.replace(".timer", ".service") for name in UNITS if name.endswith(".timer")]
-    assert started == {read_unit(name)["Service"]["ExecStart"][0].split()[1] for name in timed}
+    assert started == {" ".join(read_unit(name)["Service"]["ExecStart"][0].split()[1:]) for name in timed}
