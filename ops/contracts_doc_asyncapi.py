@@ -14,7 +14,8 @@ BINDING = "0.3.0"
 """Of the AMQP 0-9-1 bindings."""
 
 _RULE = (
-    "Arrival order is not promised, delivery is at least once: keep the highest `rev` per key (`symbol`, `time`). "
+    "Arrival order is not promised, delivery is at least once: keep the highest `rev` per key (`symbol`, `time`), "
+    "and one signal per `signalId`. "
     "Numbers are decimals, digit by digit as stored: do not read them as binary floats. Fields may be added later."
 )
 _LOG = (

@@ -166,6 +166,22 @@ def test_a_listener_that_was_away_misses_nothing(pair: Pair) -> None:
     assert pair.ears[0].missed_n == 0
 
 
+def test_misses_count_only_in_a_row_and_only_while_both_listen(pair: Pair) -> None:
+    one, two, three, four, five = fills(5)
+    for fill in (one, two):
+        hear(pair, fill, first=1, behind_ms=None)
+    pair.probe(T0 + 3_000)
+    hear(pair, three, first=1, behind_ms=10)
+    hear(pair, four, first=1, behind_ms=None)
+    pair.probe(T0 + 9_000)
+    assert pair.ears[0].misses == 1 and pair.ears[0].missed_n == 3
+    hear(pair, five, first=1, behind_ms=None)
+    pair.connect(0, False)
+    pair.connect(0, True)
+    pair.probe(T0 + 19_000)
+    assert pair.ears[0].missed_n == 3, "its connection was lost meanwhile: the snapshot brings it"
+
+
 def test_the_info_endpoint_is_no_listener(pair: Pair) -> None:
     (fill,) = fills(1)
     pair.first(Arrived(fill, T0, Source.REPAIR))

@@ -167,6 +167,20 @@ def test_two_gaps_of_one_millisecond_have_keys_of_their_own() -> None:
     assert len({gap_row(gap).from_id for gap in chain.changed}) == 3
 
 
+def test_of_two_gaps_a_fill_goes_where_it_joins() -> None:
+    chain = fresh()
+    one, two, three, four, five = steps("1", "1", "1", "1", "1", times=(0, 2, 2, 2, 4))
+    for each in (one, three, five):
+        release_all(chain, [each], T0 + 10)
+        chain.release(T0 + 260)
+    first, second = chain.changed
+    assert first.to_ms == second.from_ms == T0 + 2
+    release_all(chain, [four], T0 + 300)
+    assert [gap.status for gap in (first, second)] == [GapStatus.OPEN, GapStatus.REPAIRED]
+    release_all(chain, [two], T0 + 300)
+    assert first.status is GapStatus.REPAIRED and chain.position == scaled("5")
+
+
 def test_a_baseline_shows_what_nobody_brought() -> None:
     chain = fresh("2")
     first, second = steps("1", "1", start="2")
