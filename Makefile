@@ -8,7 +8,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 UV ?= .venv/bin/uv
 ASYNCAPI_SPECS := 6.11.1
 
-.PHONY: help setup lint test bench chaos soak asyncapi demo run lock clean
+.PHONY: help setup lint test bench chaos soak metric-soak asyncapi demo run lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ chaos: setup ## Every fault alone, then random combinations, for MINUTES; SEED r
 
 soak: setup ## 200 symbols in real time for MINUTES; memory, open files, outbox and lag must not grow.
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
+
+metric-soak: setup ## 200 symbols' funding, open interest and CVD for MINUTES: on time, within budget, right.
+	$(BIN)/python -m tests.faults.metric_soak --minutes $(or $(MINUTES),20)
 
 asyncapi: setup ## Fetch AsyncAPI's own schema with npm and hold docs/asyncapi.json against it.
 	@set -e; folder=$$($(BIN)/python -c 'from ops.cache import find_cache; print(find_cache())')/asyncapi; \
