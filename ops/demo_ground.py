@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.error
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from urllib.parse import quote, urlsplit
@@ -22,7 +22,6 @@ NAME = "trading_bus_demo"
 """Of the database and of the vhost; what is in them is gone at the next start."""
 
 _TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
-_REGISTER = "INSERT INTO coin_registry (symbol, status, pair, okx_inst_id) VALUES ($1, 'ACTIVE', $2, $3)"
 
 
 @contextmanager
@@ -56,13 +55,6 @@ async def own_ground(servers: Servers) -> AsyncGenerator[Servers]:
         yield replace(servers, ts_dsn=dsn, rmq_url=urlsplit(servers.rmq_url)._replace(path=f"/{NAME}").geturl())
     finally:
         keeper.terminate()
-
-
-async def register_symbols(con: Connection, pairs: Sequence[str]) -> None:
-    """Write the registry rows that a nightly run would write."""
-    rows = [(pair.removesuffix("USDT"), pair, f"{pair.removesuffix('USDT')}-USDT") for pair in pairs]
-    with named_errors():
-        await con.executemany(_REGISTER, rows)
 
 
 async def _renew_database(con: Connection) -> None:

@@ -15,7 +15,6 @@ from common.contracts import GapStatus
 from common.postgres import Connection, connect
 from ops.demo_cuts import Cut, choose_cuts, plan_cut, plan_start
 from ops.demo_features import Comparison, compare_known, read_known
-from ops.demo_ground import register_symbols
 from ops.demo_judge import Verdict, ask_venue, count_fallback_rows, name_faults, read_stored, summarize
 from ops.demo_picture import IDS_MAX, PRIMARY, Picture, speeches_of
 from ops.demo_processes import (
@@ -27,6 +26,7 @@ from ops.demo_processes import (
     start_ingestor,
     start_venue,
 )
+from ops.demo_registry import run_registry
 from ops.demo_view import View, open_view
 from ops.demo_watch import LOG_BYTES_MAX, POLL_S, Listener, look_at_tables
 from ops.services import Servers
@@ -34,6 +34,8 @@ from ops.services import Servers
 BACKFILL_MINUTES = 100
 SETTLE_TIMEOUT_S = 20.0
 SETTLED_AGE_S = 4.0
+REGISTRY_MS = 3_000
+"""What the run of the registry adds to the preparations, before which the first cut is planned."""
 QUIET_S, QUIET_TIMEOUT_S = 1.0, 10.0
 
 
@@ -99,15 +101,19 @@ class Play:
             con = await connect(self._servers.ts_dsn, "trading-bus/demo")
             stack.callback(con.terminate)
             if self._plan.loopback:
-                await self._open_venue(stack, con)
+                await self._open_venue(stack)
             listener = await self._listen(stack)
+            registered = asyncio.create_task(self._register())
             # Installed without the clone there are no examples.
             if self._plan.loopback and FEATURE_ENGINE.is_file():
                 self._engine = await start_feature_engine(self._folder, self._servers)
                 stack.push_async_callback(self._engine.stop)
+            told = await registered
             await self._start_ingestor(stack)
             with open_view(self._picture) as view:
                 self.is_watching = True
+                if told:
+                    self._picture.note(self._now_s(), f"registry: {told}")
                 await self._watch(con, listener, view)
                 await self._settle(con, listener, view)
             await self._end_ingestor()
@@ -116,13 +122,20 @@ class Play:
 
     # ---- prepare
 
-    async def _open_venue(self, stack: AsyncExitStack, con: Connection) -> None:
-        start_ms = plan_start(self._clock.wall_ms(), self._plan.cuts[0])
+    async def _open_venue(self, stack: AsyncExitStack) -> None:
+        start_ms = plan_start(self._clock.wall_ms() + REGISTRY_MS, self._plan.cuts[0])
         venue = self._venue = await start_venue(self._folder, self._plan.symbols, start_ms)
         stack.push_async_callback(venue.stop)
         told = await self._http.get(venue, "/_oracle/status")
         self._clock = Clock(offset_s=(told["venue_ms"] - self._clock.wall_ms()) / 1000)
-        await register_symbols(con, self._plan.symbols)
+
+    async def _register(self) -> str:
+        """Let a nightly run decide what is followed, as it does in real life; answers what it says."""
+        if self._venue is None:
+            return ""
+        offset_s = self._clock.wall_ms() / 1000 - Clock().wall_ms() / 1000
+        pairs = self._plan.symbols
+        return await run_registry(self._http, self._venue, self._servers, self._folder, pairs, offset_s)
 
     async def _listen(self, stack: AsyncExitStack) -> Listener:
         own_bytes_max = LOG_BYTES_MAX if self._plan.loopback else None
@@ -228,7 +241,9 @@ class Play:
             self._faults.append("the ingestor did not stop in order")
 
     async def _hear_out(self, con: Connection, listener: Listener) -> None:
-        await listener.wait_quiet(QUIET_S, QUIET_TIMEOUT_S)
+        await listener.wait_quiet(REGISTRY_MS = 3_000
+"""What the run of the registry adds to the preparations, before which the first cut is planned."""
+QUIET_S, QUIET_TIMEOUT_S)
         await look_at_tables(con, self._picture, self._now_s(), self._since_s)
 
     async def _sum_up(self, con: Connection, listener: Listener) -> Outcome:
