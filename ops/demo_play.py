@@ -241,9 +241,7 @@ class Play:
             self._faults.append("the ingestor did not stop in order")
 
     async def _hear_out(self, con: Connection, listener: Listener) -> None:
-        await listener.wait_quiet(REGISTRY_MS = 3_000
-"""What the run of the registry adds to the preparations, before which the first cut is planned."""
-QUIET_S, QUIET_TIMEOUT_S)
+        await listener.wait_quiet(QUIET_S, QUIET_TIMEOUT_S)
         await look_at_tables(con, self._picture, self._now_s(), self._since_s)
 
     async def _sum_up(self, con: Connection, listener: Listener) -> Outcome:
