@@ -104,13 +104,14 @@ def choose_health(score: Score, decision: Decision, row: RegistryRow | None) -> 
 
     So an outage that turns no status tells no event either. Nothing known: the row's, under 70 behind a gate.
     """
-    before = row.data_health if row is not None and row.status is decision.status else None
-    fits = before is not None and (decision.status is not Status.ACTIVE or before >= GOOD_SCORE)
-    if fits and (score.doubtful or decision.held):
+    before = row.data_health if row is not None else None
+    if decision.held:
+        return before
+    stays = row is not None and row.status is decision.status and score.doubtful
+    if stays and before is not None and (decision.status is not Status.ACTIVE or before >= GOOD_SCORE):
         return before
     if score.total is not None:
         return score.total
-    before = row.data_health if row is not None else None
     return min(before, CAP) if before is not None and score.gates else before
 
 

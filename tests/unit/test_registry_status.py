@@ -206,6 +206,21 @@ def test_a_silent_vendor_makes_nobody_good() -> None:
         assert {(row.status, row.good_nights, row.data_health) for row in found} == {(status, 1, 40)}
 
 
+def test_an_override_does_not_outlive_the_whitelist_on_a_silent_night() -> None:
+    silent = replace(facts_of(), away=(Vendor.TICKERS,), **SILENT[Vendor.TICKERS])
+    registry = Registry(rows=[RegistryRow("SOL", OVERRIDE, 95), RegistryRow("BY-HAND", ACTIVE)])
+    assert registry.night(silent).row.status is ACTIVE  # held it would be what nobody wants any more
+    assert registry.night(replace(silent, symbol="BY-HAND")).row.data_health is None  # never judged, still not
+
+
+def test_a_clock_that_went_back_counts_no_night() -> None:
+    registry = Registry(rows=[RegistryRow("SOL", EXCLUDED)])
+    registry.night(facts_of())
+    registry.now -= timedelta(days=5)
+    assert registry.night(facts_of()).row.good_nights == 1
+    assert registry.rows["SOL"].judged_on == FIRST.date()
+
+
 def test_a_held_night_is_judged_by_the_second_run_of_the_day() -> None:
     registry = Registry(rows=[RegistryRow("SOL", EXCLUDED, judged_on=(FIRST - timedelta(days=1)).date())])
     registry.run(replace(facts_of(), away=(Vendor.TICKERS,), **SILENT[Vendor.TICKERS]))
