@@ -143,8 +143,9 @@ def _liquidity(facts: Facts, thresholds: Thresholds) -> Component:
 
 def _derivatives(facts: Facts, thresholds: Thresholds) -> Component:
     ramps, weight = thresholds.derivatives, thresholds.weights.derivatives
+    swap = Input("swap at OKX", f"{facts.okx_swap} (shown, not scored)" if facts.okx_swap else "none known")
     if facts.perp is None and facts.perp_known:
-        return _component("derivatives", weight, Input("perpetual", "none listed", _ZERO, ramps.perp_share))
+        return _component("derivatives", weight, Input("perpetual", "none listed", _ZERO, ramps.perp_share), swap)
     futures_away = facts.perp is None and Vendor.FUTURES in facts.away
     if facts.perp is None:
         perp = Input("perpetual", _unknown(futures_away), None, ramps.perp_share, futures_away)
@@ -163,6 +164,7 @@ def _derivatives(facts: Facts, thresholds: Thresholds) -> Component:
             "funding gaps, 30 d", None if gaps is None else Decimal(gaps), f"{gaps} settlements", ramps.funding_gaps,
             futures_away or Vendor.FUNDING in facts.away,
         ),
+        swap,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def test_wide_characters_keep_the_columns() -> None:
 
 def test_explanation_shows_every_component_with_its_facts() -> None:
     registry = Registry()
-    found = registry.night(poor(metric_null_share=dec("0.01")))
+    found = registry.night(poor(metric_null_share=dec("0.01"), okx_swap="SOL-USDT-SWAP"))
     history = [
         PastVerdict(FIRST + timedelta(days=i), "ACTIVE" if i < 3 else "PROBATION", 90 - i, "H", f"reason {i}")
         for i in (4, 3, 2, 1, 0)
@@ -46,7 +46,7 @@ def test_explanation_shows_every_component_with_its_facts() -> None:
     told = render_explain(found, None, history)
     for text in (
         "SOL: PROBATION, health", "why: score", "SOLUSDT, OKX SOL-USDT", "20 days", "1.9 M USD",
-        "0.02 % (median of 288 samples)", "none listed", "null metrics", "-2.5 %", "1 times", "no archive",
+        "0.02 % (median of 288 samples)", "none listed", "SOL-USDT-SWAP (shown, not scored)", "null metrics", "-2.5 %", "1 times", "no archive",
         "on probation since 2026-11-02 02:00 UTC",
     ):  # fmt: skip
         assert text in told, text
