@@ -301,6 +301,11 @@ TABLES: dict[str, dict[str, Note]] = {
         "cvd": Note("Sum of `cvd_delta` since the day's beginning, over the windows that have one", BASE),
         "unknown": Note("Windows of the day so far without a value or a row: the sum lacks them", "windows"),
     },
+    "footprint_deleted": {
+        "symbol": _ROW["symbol"],
+        "time": Note("The second that has no row any more", "UTC"),
+        "rev": Note("The revision of the message that said so"),
+    },
     "feed_gaps": {
         "service": Note("Who follows the feed: `ohlcv`"),
         "venue": Note("Whose ids these are"),

@@ -42,9 +42,11 @@ WITH bars AS (
   RETURNING t.time, t.symbol, t.rev
 ), footprints AS (
   INSERT INTO footprint_1s AS t (time, symbol, open, high, low, close, buy_vol, sell_vol, buy_quote, sell_quote, n,
-                                 first_id, last_id, source, complete, grade)
+                                 first_id, last_id, source, complete, grade, rev)
   SELECT {_SECONDS}, u.symbol, u.open, u.high, u.low, u.close, u.buy_vol, u.sell_vol, u.buy_quote, u.sell_quote, u.n,
-         u.first_id, u.last_id, u.source, u.complete, u.grade
+         u.first_id, u.last_id, u.source, u.complete, u.grade,
+         -- One that was deleted and is back goes on from the revision that told of its end.
+         1 + coalesce((SELECT d.rev FROM footprint_deleted d WHERE d.symbol = u.symbol AND d.time = {_SECONDS}), 0)
     FROM unnest($15::bigint[], $16::text[], $17::text[]::numeric[], $18::text[]::numeric[], $19::text[]::numeric[],
                 $20::text[]::numeric[], $21::text[]::numeric[], $22::text[]::numeric[], $23::text[]::numeric[],
                 $24::text[]::numeric[], $25::int[], $26::bigint[], $27::bigint[], $28::text[], $29::boolean[],
@@ -231,6 +233,9 @@ WITH gone AS (
      AND t.time >= timestamptz 'epoch' + $6::bigint * interval '1 second'
      AND t.time <= timestamptz 'epoch' + $7::bigint * interval '1 second'
   RETURNING t.time, t.symbol, t.close, t.rev, r.source
+), told AS (
+  INSERT INTO footprint_deleted AS d (symbol, time, rev) SELECT g.symbol, g.time, g.rev + 1 FROM gone g
+  ON CONFLICT (symbol, time) DO UPDATE SET rev = excluded.rev
 )
 SELECT extract(epoch FROM g.time)::bigint AS time, g.symbol, g.rev + 1 AS rev, g.source,
        coalesce((SELECT f.close FROM footprint_1s f

@@ -36,6 +36,7 @@ BEGIN
     ('book_samples',      'INSERT'),
     ('raw_bars',          'INSERT, UPDATE'),
     ('footprint_1s',      'INSERT, UPDATE, DELETE'),  -- seconds in which only a fallback venue traded
+    ('footprint_deleted', 'INSERT, UPDATE'),
     ('feed_gaps',         'INSERT, UPDATE'),
     ('ingest_cursors',    'INSERT, UPDATE'),
     ('metric_15s',        'INSERT, UPDATE'),

@@ -26,6 +26,7 @@ SELECT c.range_start, c.range_end,
  ORDER BY c.range_start
 """
 _OPEN_GAPS = "SELECT symbol, from_time, coalesce(to_time, from_time) AS to_time FROM feed_gaps WHERE status = 'open'"
+_FORGET = "DELETE FROM footprint_deleted WHERE time < now() - make_interval(days => $1)"
 _DROP = "SELECT drop_chunks($1::regclass, older_than => $2::timestamptz, newer_than => $3::timestamptz)"
 
 
@@ -65,7 +66,7 @@ def retain(dsn: str | None, footprint_days: int, bars_days: int, dry_run: bool) 
     The login must own the tables (as the one that migrates does): nobody else may drop chunks.
 
     A chunk that an open gap still touches is kept and named, until `trading-bus gaps --repair` has ended the gap.
-    TimescaleDB's Community edition has retention policies of its own: there this does nothing.
+    TimescaleDB's Community edition drops chunks by its own policies: there only marks of deleted seconds go.
     """
     asyncio.run(_retain(find_dsn(dsn), {"footprint_1s": footprint_days, "raw_bars": bars_days}, dry_run))
 
@@ -74,8 +75,10 @@ async def _retain(dsn: str, days: dict[str, int], dry_run: bool) -> None:
     con = await connect(dsn, "ops/retain")
     try:
         with named_errors():
+            if not dry_run:
+                await con.execute(_FORGET, days["footprint_1s"])
             if await con.fetchval(_LICENSE) == "timescale":
-                click.echo("nothing to do: the retention policies of TimescaleDB's Community edition drop old chunks")
+                click.echo("no chunks to drop: retention policies of TimescaleDB's Community edition do it")
                 return
             await con.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
             gaps = [OpenGap(r["symbol"], r["from_time"], r["to_time"]) for r in await con.fetch(_OPEN_GAPS)]

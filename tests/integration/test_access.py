@@ -33,6 +33,7 @@ TABLES = {
     "coin_registry": "INSERT UPDATE",
     "raw_bars": "INSERT UPDATE",
     "footprint_1s": "INSERT UPDATE DELETE",
+    "footprint_deleted": "INSERT UPDATE",
     "feed_gaps": "INSERT UPDATE",
     "ingest_cursors": "INSERT UPDATE",
     "metric_15s": "INSERT UPDATE",

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from common.batch import Batch
-from common.contracts import LANE_LIVE, LANE_REPAIR, BarRow, FootprintRow, GapStatus, Retraction
+from common.contracts import LANE_LIVE, LANE_REPAIR, BarRow, Clearance, FootprintRow, GapStatus, Retraction
 from common.errors import ConfigError, Reconnect, Superseded
 from common.postgres import PostgresLimits
 from common.store import Committed, Store, StoreLimits
@@ -227,6 +227,21 @@ async def test_lowered_row_takes_a_part_that_saw_as_much(store: Store) -> None:
     await store.commit(batch)
     (row,) = await store.query("SELECT close::text, n, rev FROM footprint_1s")
     assert tuple(row) == ("2", 4, 3)
+
+
+async def test_a_deleted_second_that_comes_back_goes_on_counting(store: Store) -> None:
+    await store.commit(batch_of(make_second(source="okx", grade=3), make_second(T0 + 1)))
+    cleared = Batch()
+    cleared.clear_others(Clearance("SOLUSDT", "binance", T0, T0 + 1))
+    assert await store.commit(cleared) == Committed(0, 1, 1)
+    assert await store.commit(cleared) == Committed(0, 0, 0)
+    assert await store.query("SELECT FROM footprint_1s") == [()]
+    late = batch_of(make_second(n=1))
+    assert await store.commit(late) == Committed(0, 1, 1)
+    assert await store.commit(late) == Committed(0, 0, 0)
+    counted = [(0, 1), (1, 1), (0, 3), (0, 2)]  # the end of the fallback's second is the repair lane's news
+    assert await ids(store) == [f"price_updates.SOLUSDT.1s@2023-11-14T22:14:0{s}Z#{rev}" for s, rev in counted]
+    assert (await outbox(store))[3]["body"]["n"] == 0  # type: ignore[index]
 
 
 async def test_cursors_never_go_back(store: Store) -> None:
