@@ -46,7 +46,8 @@ def test_explanation_shows_every_component_with_its_facts() -> None:
     told = render_explain(found, None, history)
     for text in (
         "SOL: PROBATION, health", "why: score", "SOLUSDT, OKX SOL-USDT", "20 days", "1.9 M USD",
-        "0.02 % (median of 288 samples)", "none listed", "SOL-USDT-SWAP (shown, not scored)", "null metrics", "-2.5 %", "1 times", "no archive",
+        "0.02 % (median of 288 samples)", "none listed", "SOL-USDT-SWAP (shown, not scored)",
+        "null metrics", "-2.5 %", "1 times", "no archive",
         "on probation since 2026-11-02 02:00 UTC",
     ):  # fmt: skip
         assert text in told, text
