@@ -104,6 +104,7 @@ class Play:
                 await self._open_venue(stack)
             listener = await self._listen(stack)
             registered = asyncio.create_task(self._register())
+            stack.callback(registered.cancel)
             # Installed without the clone there are no examples.
             if self._plan.loopback and FEATURE_ENGINE.is_file():
                 self._engine = await start_feature_engine(self._folder, self._servers)
