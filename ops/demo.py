@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -84,13 +85,16 @@ def _play(plan: Plan) -> int:
 
 
 async def _play_on(servers: Servers, plan: Plan, folder: Path) -> Outcome:
+    plays: list[Play] = []
+    # Before anything is waited for: an interrupt raised in the middle of a callback may be swallowed by it.
+    _catch_signals(plays)
     async with AsyncExitStack() as stack:
         if plan.loopback:
             servers = await stack.enter_async_context(own_ground(servers))
         else:
             await migrate(servers.ts_dsn)
         play = Play(plan, servers, folder)
-        _catch_signals(play)
+        plays.append(play)
         try:
             outcome = await play.run()
         except TradingBusError:
@@ -100,13 +104,13 @@ async def _play_on(servers: Servers, plan: Plan, folder: Path) -> Outcome:
         return outcome
 
 
-def _catch_signals(play: Play) -> None:
+def _catch_signals(plays: Sequence[Play]) -> None:
     """The first signal asks for the summary, a second one (or one too early for a summary) ends it at once."""
     task = asyncio.current_task()
     assert task is not None
 
     def end() -> None:
-        if not play.finish():
+        if not any(play.finish() for play in plays):
             task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
