@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Context, Decimal, InvalidOperation
 from typing import NoReturn, cast
 
 from common.errors import BadInput
@@ -15,6 +15,9 @@ DIGITS_MAX = 60
 """More digits before or behind the point than any metric has: a number like 1e999999999 would fill the memory."""
 FRACTION_DIGITS = 10
 """Of what we divide ourselves."""
+
+_EXACT = Context(prec=300)
+"""Sums and products of such numbers fit; Python's own 28 digits would round them."""
 
 Row = Mapping[str, object]
 
@@ -90,14 +93,28 @@ def write_decimal(number: Decimal) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def round_fraction(number: Decimal) -> Decimal:
-    """Ten decimals, half to even: for what division made endless."""
-    return number.quantize(Decimal(1).scaleb(-FRACTION_DIGITS))
+def add_exact(numbers: Iterable[Decimal]) -> Decimal:
+    """Their sum, every digit of it."""
+    total = Decimal(0)
+    for number in numbers:
+        total = _EXACT.add(total, number)
+    return total
+
+
+def multiply_exact(number: Decimal, factor: int) -> Decimal:
+    """The product, every digit of it."""
+    return _EXACT.multiply(number, Decimal(factor))
+
+
+def divide(number: Decimal, by: Decimal | int) -> Decimal:
+    """The quotient, rounded once to ten decimals, half to even."""
+    quotient = _EXACT.divide(number, Decimal(by))
+    return quotient.quantize(Decimal(1).scaleb(-FRACTION_DIGITS), context=_EXACT)
 
 
 def wei_to_gwei(wei: Decimal) -> Decimal:
     """Exact."""
-    return wei.scaleb(-9)
+    return wei.scaleb(-9, context=_EXACT)
 
 
 def _refuse(text: str) -> NoReturn:

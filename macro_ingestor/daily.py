@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from common.contracts import MacroDayRow, format_time
-from macro_ingestor.answers import round_fraction, write_decimal
+from macro_ingestor.answers import add_exact, divide, write_decimal
 from macro_ingestor.chains import Chains
 from macro_ingestor.readings import DAY_S, Reading
 
@@ -20,7 +20,7 @@ History = Mapping[tuple[str, str], Mapping[int, Reading]]
 
 def derive_nupl(mvrv: Decimal) -> Decimal | None:
     """Net unrealized profit and loss by its definition (MC - RC) / MC = 1 - 1 / MVRV; None where MVRV can not be."""
-    return round_fraction(1 - 1 / mvrv) if mvrv > 0 else None
+    return divide(add_exact((mvrv, Decimal(-1))), mvrv) if mvrv > 0 else None
 
 
 def mean_asopr(days: Mapping[int, Reading], day_s: int) -> Reading | None:
@@ -29,7 +29,7 @@ def mean_asopr(days: Mapping[int, Reading], day_s: int) -> Reading | None:
     known = [reading for reading in wanted if reading is not None]
     if len(known) < MEAN_DAYS:
         return None
-    mean = round_fraction(sum((Decimal(reading.value) for reading in known), Decimal(0)) / MEAN_DAYS)
+    mean = divide(add_exact(Decimal(reading.value) for reading in known), MEAN_DAYS)
     return Reading("asopr_7d", write_decimal(mean), day_s, known[0].source)
 
 

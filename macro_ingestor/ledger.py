@@ -72,7 +72,8 @@ async def take_call(database: Database, configured: Configured, now_s: int) -> b
         if left == 0:
             return False, ()
         await con.execute(sql.ADD_CALL, name, hour_of(now_s))
-        await con.execute(sql.FORGET_CALLS, name, hour_of(now_s) - max(HOURS_KEPT_S, longest_window_s(quotas)))
+        if hour_of(now_s) not in calls:
+            await con.execute(sql.FORGET_CALLS, name, hour_of(now_s) - max(HOURS_KEPT_S, longest_window_s(quotas)))
         return True, ()
 
     return await database.transact(write)

@@ -42,6 +42,8 @@ class Puller:
 
     async def pull(self, columns: Sequence[str], now_s: int) -> int:
         """Ask for these columns as of `now_s`; answers how many asks were made."""
+        if not self._desk.wants(columns, (), now_s, ()):
+            return 0
         tried: set[tuple[str, str]] = set()
         self.spent = await self._read_spent()
         while wants := self._desk.wants(columns, tried, now_s, self.spent):

@@ -66,9 +66,12 @@ class Standing(msgspec.Struct, frozen=True):
         return now_s >= self.ask.asked_at + wait_s
 
     def is_well(self, now_s: int) -> bool:
-        """Is what it told the best it can tell: not due, or asked in vain because it is late?"""
-        answered = self.ask is not None and self.ask.outcome is Outcome.ANSWERED
-        return self.stands(now_s) or (answered and not self.blocked)
+        """Is what it told the best it can tell: not due, or asked a while ago at most, because it is late?"""
+        if self.stands(now_s):
+            return True
+        if self.ask is None or self.ask.outcome is not Outcome.ANSWERED:
+            return False
+        return not self.blocked or now_s < self.ask.asked_at + max(1, self.offer.recheck_s)
 
 
 def next_to_ask(chain: Sequence[Standing], tried: Collection[str], now_s: int) -> str | None:

@@ -98,15 +98,13 @@ def _glassnode(world: MacroWorld, ask: Ask) -> Answer:
     what = _GLASSNODE.get(path) or (f"{asset}_netflow" if path.endswith("volume_exchanges_net") else None)
     if what is None:
         return Answer(404, b"404 page not found")
-    days = [] if _is(world, "glassnode", "empty") else world.days("glassnode", _since(ask.query.get("s")))
+    days = world.days("glassnode", _since(ask.query.get("s")))
     return _json([{"t": d, "v": world.tell("glassnode", what, d, world.value("glassnode", what, d))} for d in days])
 
 
 def _coinmetrics(world: MacroWorld, ask: Ask) -> Answer:
     metrics = ask.query["metrics"].split(",")
     days = world.days("coinmetrics", _since(ask.query.get("start_time")))
-    if _is(world, "coinmetrics", "empty"):
-        days = []
     rows: list[dict[str, object]] = []
     for asset in ask.query["assets"].split(","):
         for day in days:
@@ -140,8 +138,6 @@ def _bgeometrics(world: MacroWorld, ask: Ask) -> Answer:
         return Answer(403, b'{"status":403,"error":"Forbidden"}')
     days = world.days("bgeometrics", _since(ask.query.get("startday")), has_key)
     key, what = _BGEOMETRICS[name], "BTC_netflow" if name.startswith("exchange") else name
-    if _is(world, "bgeometrics", "empty"):
-        days = []
     told = ((day, world.tell("bgeometrics", what, day, world.value("bgeometrics", what, day))) for day in days)
     return _json([{"d": _day(day), "unixTs": day, key: value} for day, value in told])
 
@@ -206,7 +202,7 @@ def _dune(world: MacroWorld, ask: Ask) -> Answer:
     days = world.days("dune", int(world.now_s()) - 20 * DAY_S)
     today = int(world.now_s()) // DAY_S * DAY_S
     rows: list[dict[str, object]] = []
-    for day in [*days, today]:  # the running day is in it, as a query would have it
+    for day in [*days, today] if days else []:  # the running day is in it, as a query would have it
         ts = f"{_day(day)} 00:00:00.000 UTC"
         if what == "stables":
             for token in ("USDT", "USDC"):

@@ -74,6 +74,9 @@ class MacroWorld:
 
     def days(self, vendor: str, since_s: int, has_key: bool = True) -> list[int]:
         """Days that a vendor shows, oldest first."""
+        trouble = self.trouble(vendor)
+        if trouble is not None and trouble.how == "empty":
+            return []
         now_s = self.now_s()
         lag_s = self.lags_s[vendor]
         if vendor == "bgeometrics" and has_key:

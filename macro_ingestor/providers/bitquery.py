@@ -12,7 +12,7 @@ from typing import cast
 
 from common.contracts import format_time
 from common.errors import Refused, TryLater
-from macro_ingestor.answers import as_row, as_rows, read_decimal, read_json, read_time, write_decimal
+from macro_ingestor.answers import add_exact, as_row, as_rows, read_decimal, read_json, read_time, write_decimal
 from macro_ingestor.chains import offer_day
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.readings import DAY_S, Reading
@@ -62,10 +62,11 @@ def parse_flows(body: bytes, column: str) -> list[Reading]:
         raise TryLater(text) if any(word in text.lower() for word in BUSY_WORDS) else Refused(text)
     chain = as_row(as_row(answer.get("data"), "bitquery's data").get(_chain_of(column)), "bitquery's chain")
     days: dict[int, Decimal] = {}
-    for name, sign in (("inflow", 1), ("outflow", -1)):
+    for name in ("inflow", "outflow"):
         for row in as_rows(chain.get(name), f"bitquery's {name}"):
             day = read_time(as_row(row.get("Block"), "Block").get("Date"), "Date")
-            days[day] = days.get(day, Decimal(0)) + sign * (read_decimal(row.get("sum"), "sum") or 0)
+            flow = read_decimal(row.get("sum"), "sum") or Decimal(0)
+            days[day] = add_exact((days.get(day, Decimal(0)), flow if name == "inflow" else flow.copy_negate()))
     return [Reading(column, write_decimal(value), day, NAME) for day, value in sorted(days.items())]
 
 

@@ -11,7 +11,17 @@ from decimal import Decimal
 
 from common.contracts import format_time
 from common.errors import Refused, TryLater
-from macro_ingestor.answers import as_row, as_rows, read_decimal, read_json, read_time, round_fraction, write_decimal
+from macro_ingestor.answers import (
+    add_exact,
+    as_row,
+    as_rows,
+    divide,
+    multiply_exact,
+    read_decimal,
+    read_json,
+    read_time,
+    write_decimal,
+)
 from macro_ingestor.chains import offer_day
 from macro_ingestor.daily import NUPL_HOW, derive_nupl
 from macro_ingestor.providers.shape import Client, Provider
@@ -80,8 +90,8 @@ def _derive(column: str, values: list[Decimal], time: int) -> list[Reading]:
     if column == "btc_ex_reserve_pct":
         if second <= 0:
             return []
-        return [Reading(column, write_decimal(round_fraction(100 * first / second)), time, NAME)]
-    return [Reading(column, write_decimal(first - second), time, NAME)]
+        return [Reading(column, write_decimal(divide(multiply_exact(first, 100), second)), time, NAME)]
+    return [Reading(column, write_decimal(add_exact((first, second.copy_negate()))), time, NAME)]
 
 
 PROVIDER = Provider(

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import cast
 
 from common.errors import Refused, TryLater
-from macro_ingestor.answers import Row, as_row, as_rows, read_decimal, read_json, read_time, write_decimal
+from macro_ingestor.answers import Row, add_exact, as_row, as_rows, read_decimal, read_json, read_time, write_decimal
 from macro_ingestor.chains import offer_day
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.readings import DAY_S, Reading
@@ -68,7 +68,7 @@ def _sum_tokens(rows: Collection[Row]) -> dict[int, Decimal]:
         value = read_decimal(row.get("netflow_usd"), "netflow_usd")
         if value is not None:
             days.setdefault(read_time(row.get("ts"), "ts"), {})[str(row.get("token_symbol"))] = value
-    return {day: sum((flows[t] for t in TOKENS), Decimal(0)) for day, flows in days.items() if flows.keys() >= TOKENS}
+    return {day: add_exact(flows[t] for t in TOKENS) for day, flows in days.items() if flows.keys() >= TOKENS}
 
 
 PROVIDER = Provider(

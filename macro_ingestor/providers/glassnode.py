@@ -10,7 +10,15 @@ from collections.abc import Collection
 from decimal import Decimal
 
 from common.errors import BadInput
-from macro_ingestor.answers import as_rows, read_decimal, read_json, read_whole, write_decimal
+from macro_ingestor.answers import (
+    add_exact,
+    as_rows,
+    multiply_exact,
+    read_decimal,
+    read_json,
+    read_whole,
+    write_decimal,
+)
 from macro_ingestor.chains import offer_day
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.quota import Quota
@@ -29,7 +37,7 @@ METRICS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "nupl": (("indicators/net_unrealized_profit_loss", "BTC", "NATIVE"),),
 }
 """Column -> path, asset and currency of the metrics whose sum it is."""
-_FACTOR = {"btc_ex_reserve_pct": Decimal(100)}
+_FACTOR = {"btc_ex_reserve_pct": 100}
 """A share comes as a fraction."""
 
 
@@ -61,9 +69,9 @@ def parse_points(body: bytes) -> dict[int, Decimal]:
 def sum_series(column: str, series: list[dict[int, Decimal]]) -> list[Reading]:
     """The metrics of a column added up where all of them have a point: half a sum would be another metric."""
     times = set[int].intersection(*(set(points) for points in series))
-    factor = _FACTOR.get(column, Decimal(1))
+    factor = _FACTOR.get(column, 1)
     return [
-        Reading(column, write_decimal(factor * sum((points[t] for points in series), Decimal(0))), t, NAME)
+        Reading(column, write_decimal(multiply_exact(add_exact(points[t] for points in series), factor)), t, NAME)
         for t in sorted(times)
     ]
 

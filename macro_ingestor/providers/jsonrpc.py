@@ -50,7 +50,11 @@ def read_price(history: Row) -> tuple[int, Decimal]:
         raise BadInput("jsonrpc: baseFeePerGas names no next block")
     # An empty block pays no tip, which says nothing about what one costs.
     paid = zip(_list(history, "reward"), _list(history, "gasUsedRatio"), strict=False)
-    tips = [_whole(cast("Sequence[object]", tip)[0], "reward") for tip, used in paid if isinstance(tip, list) and used]
+    tips = [
+        _whole(cast("Sequence[object]", tip)[0], "reward")
+        for tip, used in paid
+        if isinstance(tip, list) and tip and used
+    ]
     wei = Decimal(fees[-1]) + (Decimal(median(sorted(tips))) if tips else 0)
     return _whole(history.get("oldestBlock"), "oldestBlock") + len(fees) - 2, wei_to_gwei(wei)
 
