@@ -35,7 +35,10 @@ async def open_real_vendors(data: Path) -> AsyncIterator[str]:
     perps = {row["symbol"] for row in json.loads(futures)["symbols"]}
     async with Sandbox(Config(symbols=("BTCUSDT",), history_minutes=1, okx=True)) as venue:
         listed = [row for row in rows if row["quoteAsset"] == "USDT" and row["status"] == "TRADING"]
-        for rank, row in enumerate(sorted(listed, key=lambda row: zlib.crc32(row["symbol"].encode()))):
+        coins = [row["symbol"].upper() for row in json.loads((data / COINS).read_bytes())]
+        order = {base: rank for rank, base in reversed(list(enumerate(coins)))}
+        listed.sort(key=lambda row: (order.get(row["baseAsset"], len(order)), zlib.crc32(row["symbol"].encode())))
+        for rank, row in enumerate(listed):
             venue.fault("list", symbol=row["symbol"], **made_up(rank, row["symbol"], perps))
         async with httpx.AsyncClient(base_url=venue.rest_url, timeout=20) as behind:
 
@@ -64,7 +67,7 @@ async def open_real_vendors(data: Path) -> AsyncIterator[str]:
 
 
 def made_up(rank: int, symbol: str, perps: set[str]) -> dict[str, object]:
-    """Facts by rank: big and tight first; the pair's own number scatters the rest."""
+    """Facts by rank, the real coins' by market cap: big and tight first; the pair's own number scatters the rest."""
     dice = zlib.crc32(symbol.encode()[::-1])
     volume = max(20_000, int(TOP_VOLUME / (rank + 1) ** 1.3))
     perp = symbol if symbol in perps else f"1000{symbol}" if f"1000{symbol}" in perps else False
