@@ -23,6 +23,8 @@ from metric_ingestor.dirty import Dirty, Window
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+BREATH_S = 0.02
+"""Between two batches of marked windows: due ones go in between."""
 LIVE_AGE_S = 120
 """Messages about windows older than this go into the repair lane."""
 
@@ -83,27 +85,31 @@ class Recorder:
     async def run(self) -> None:
         """Write for ever: due windows first, then marked ones."""
         while True:
+            self._wake.clear()
             try:
-                while self._pending:
-                    await self._write(self._pending[0], new=True)
-                    self._pending.popleft()
-                    self.written_s = self._clock.monotonic_s()
-                windows = self._dirty.take(self._batch_max)
-                try:
-                    await self._recompute(windows)
-                except TryLater:
-                    for symbol, end in windows:
-                        self._dirty.mark(symbol, end, end)
-                    raise
+                await self.step()
                 self._failing_since_s = None
             except TryLater as error:
                 self._note_failure(error)
                 await asyncio.sleep(max(RETRY_S, error.wait_s or 0.0))
                 continue
-            self._wake.clear()
-            if not self._pending:
-                pause_s = 0.0 if len(self._dirty) else self._recompute_every_s
-                await self._rest(max(pause_s, 0.02))
+            await self._rest(BREATH_S if len(self._dirty) else self._recompute_every_s)
+
+    async def step(self) -> None:
+        """Write what is due, and one batch of what is marked; raises TryLater, and then nothing of it is lost."""
+        while self._pending:
+            rows = self._pending[0]
+            await self._write(rows, new=True)
+            self.written_s = self._clock.monotonic_s()
+            if self._pending and self._pending[0] is rows:  # it may have been pushed out meanwhile
+                self._pending.popleft()
+        windows = self._dirty.take(self._batch_max)
+        try:
+            await self._recompute(windows)
+        except TryLater:
+            for symbol, end in windows:
+                self._dirty.mark(symbol, end, end)
+            raise
 
     async def _rest(self, pause_s: float) -> None:
         try:

@@ -78,8 +78,8 @@ class Vendors:
             "premiumIndex", self._rest, futures.premium_index_request(), futures.parse_premium_index
         )
         if answer is not None:
-            self._count_bad("premiumIndex", answer[1])
-            self._take_primary(window, followed, {rate.symbol: rate for rate in answer[0]})
+            self._count_bad("premiumIndex", answer.bad)
+            self._take_primary(window, followed, answer)
         lacking = {
             symbol: listing
             for symbol, listing in followed.items()
@@ -116,13 +116,13 @@ class Vendors:
 
     # ---- inside
 
-    def _take_primary(self, window: int, followed: Mapping[str, Listing], rates: Mapping[str, RunningRate]) -> None:
-        self.perps = frozenset(rates)
+    def _take_primary(self, window: int, followed: Mapping[str, Listing], index: futures.PremiumIndex) -> None:
+        self.perps = index.listed
         known = self._adjusted if self._clock.monotonic_s() - self._adjusted_s <= INTERVALS_AGE_S_MAX else None
         now_ms = self.now_ms()
         for symbol in followed:
             perp = self.perp_of(symbol)
-            rate = rates.get(perp.symbol) if perp else None
+            rate = index.rates.get(perp.symbol) if perp else None
             if rate is not None:
                 hours = interval_hours(rate.symbol, known, rate.time_ms, rate.next_ms)
                 self.samples.offer(symbol, Field.FUNDING, _sample(rate, BINANCE, hours), window, now_ms)

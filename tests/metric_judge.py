@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -37,12 +37,14 @@ def recount_flow(seconds: Sequence[dict[str, Any]], window: int) -> float:
 async def judge_metrics(
     stage: Stage, symbols: Sequence[str], from_s: int, to_s: int, *, unproven: Sequence[tuple[float, float]] = (),
     idle: Sequence[tuple[float, float]] = (), samples: bool = True,
+    multiples: Mapping[str, int] = {},
 ) -> Judged:  # fmt: skip
     """Every window that ends in (from_s, to_s] has a row whose signed volume is the recount, null only in `unproven`.
 
     In `idle` spans the symbol was not wanted, and there may be no row.
 
-    With `samples` each funding and open interest is what the futures venue had at the time it bears.
+    With `samples` each funding and open interest is what the futures venue had at the time it bears;
+    `multiples` are the coins in one unit of its contract.
     """
     judged = Judged()
     first = from_s // WINDOW_S * WINDOW_S + WINDOW_S
@@ -72,11 +74,11 @@ async def judge_metrics(
             if row["cvd_delta"] != truth and not (excused and row["cvd_delta"] is None):
                 judged.wrong.append(f"{symbol} {window}: {row['cvd_delta']} ({row['cvd_source']}) is not {truth}")
         if samples:
-            await _judge_samples(stage, symbol, stored, judged)
+            await _judge_samples(stage, symbol, stored, judged, multiples.get(symbol, 1))
     return judged
 
 
-async def _judge_samples(stage: Stage, symbol: str, stored: dict[int, Any], judged: Judged) -> None:
+async def _judge_samples(stage: Stage, symbol: str, stored: dict[int, Any], judged: Judged, multiple: int) -> None:
     if not stored:
         return
     span = {"from_ms": 1000 * (min(stored) - 60), "to_ms": 1000 * (max(stored) + 60), "step_ms": 1000}
@@ -99,7 +101,8 @@ async def _judge_samples(stage: Stage, symbol: str, stored: dict[int, Any], judg
                 judged.interest += 1
             at_ms = round(at.timestamp() * 1000)
             told = truth["okx" if source == "okx" else "futures"].get(at_ms)
-            if told is None or float(told[key]) != value:
+            coins = multiple if key == "open_interest" else 1
+            if told is None or float(Decimal(told[key]) * coins) != value:
                 judged.wrong.append(f"{symbol} {window}: {key} {value} of {at_ms} is not {told and told[key]}")
             if not 1000 * window - 30_000 < at_ms <= 1000 * window:
                 judged.wrong.append(f"{symbol} {window}: {key} bears {at_ms}")

@@ -68,6 +68,14 @@ class OpenInterest(msgspec.Struct, frozen=True):
     time_ms: int
 
 
+class PremiumIndex(msgspec.Struct, frozen=True):
+    """Running funding by contract; `listed` are all perpetuals, also those whose rate can not be read; `bad` rows."""
+
+    rates: dict[str, RunningRate]
+    listed: frozenset[str]
+    bad: int
+
+
 class Settlement(msgspec.Struct, frozen=True):
     """One funding that was paid; a few ms past its hour. `regular` is False for one beside the schedule."""
 
@@ -132,26 +140,26 @@ def parse_time(raw: bytes) -> int:
     return _read(_decode_time, raw).serverTime
 
 
-def parse_premium_index(raw: bytes) -> tuple[list[RunningRate], int]:
-    """Read a premiumIndex answer for all: rates of perpetuals, and how many rows could not be read.
+def parse_premium_index(raw: bytes) -> PremiumIndex:
+    """Read a premiumIndex answer for all; a contract without funding (its next time is 0) is left out, and not bad.
 
-    A contract without funding (its next time is 0) is left out and not counted. Raises BadInput when the answer as a
-    whole can not be read, or no row of it.
+    Raises BadInput when the answer as a whole can not be read, or no rate of it.
     """
-    rows = _read(_decode_premiums, raw)
-    rates: list[RunningRate] = []
+    rates: dict[str, RunningRate] = {}
+    listed: set[str] = set()
     bad = 0
-    for row in rows:
+    for row in _read(_decode_premiums, raw):
         try:
             premium = _decode_premium(row)
             if premium.nextFundingTime:
+                listed.add(premium.symbol)
                 rate = parse_plain(premium.lastFundingRate)
-                rates.append(RunningRate(premium.symbol, rate, premium.time, premium.nextFundingTime))
+                rates[premium.symbol] = RunningRate(premium.symbol, rate, premium.time, premium.nextFundingTime)
         except (*_UNREADABLE, BadInput):
             bad += 1
     if not rates:
         raise BadInput("premiumIndex tells no rate")
-    return rates, bad
+    return PremiumIndex(rates, frozenset(listed), bad)
 
 
 def parse_funding_rates(raw: bytes) -> list[Settlement]:

@@ -51,22 +51,27 @@ def test_requests() -> None:
 
 
 def test_premium_index() -> None:
-    rates, bad = parse_premium_index(premium(ROW))
-    assert rates == [RunningRate("BTCUSDT", Decimal("0.0001"), T_MS, T_MS + 6_400_000)]
-    assert bad == 0
+    index = parse_premium_index(premium(ROW))
+    assert index.rates == {"BTCUSDT": RunningRate("BTCUSDT", Decimal("0.0001"), T_MS, T_MS + 6_400_000)}
+    assert (index.listed, index.bad) == ({"BTCUSDT"}, 0)
 
 
 @pytest.mark.parametrize("value", [None, "", "NaN", "Infinity", "x", 5, "1" * 61])
 def test_one_bad_rate_costs_one_row(value: object) -> None:
-    rates, bad = parse_premium_index(premium({**ROW, "lastFundingRate": value}, {**ROW, "symbol": "ETHUSDT"}))
-    assert [rate.symbol for rate in rates] == ["ETHUSDT"]
-    assert bad == 1
+    index = parse_premium_index(premium({**ROW, "lastFundingRate": value}, {**ROW, "symbol": "ETHUSDT"}))
+    assert list(index.rates) == ["ETHUSDT"]
+    assert index.bad == 1
+
+
+def test_a_perpetual_whose_rate_is_not_told_is_one_all_the_same() -> None:
+    index = parse_premium_index(premium({**ROW, "lastFundingRate": ""}, {**ROW, "symbol": "ETHUSDT"}))
+    assert index.listed == {"BTCUSDT", "ETHUSDT"}
 
 
 def test_a_contract_without_funding_is_not_bad() -> None:
     quarter = {**ROW, "symbol": "BTCUSDT_260925", "lastFundingRate": "", "nextFundingTime": 0}
-    rates, bad = parse_premium_index(premium(ROW, quarter))
-    assert ([rate.symbol for rate in rates], bad) == (["BTCUSDT"], 0)
+    index = parse_premium_index(premium(ROW, quarter))
+    assert (list(index.rates), index.listed, index.bad) == (["BTCUSDT"], {"BTCUSDT"}, 0)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"[{}]", b"<html>", b'{"code":-1003,"msg":"x"}'])

@@ -1,0 +1,193 @@
+"""Rows of `metric_15s` on a real database: revisions, what is announced, what is left alone, and the day's sum."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from msgspec.structs import replace
+
+from common.batch import Batch
+from common.clock import Clock
+from common.contracts import FootprintRow, GapStatus, MetricRow
+from common.store import Store
+from metric_ingestor.dirty import Dirty
+from metric_ingestor.recorder import Recorder
+from tests.rows import T0, make_bar, make_cursor, make_gap, make_second
+from tests.servers import fresh_database, share_servers
+
+SOL = "SOLUSDT"
+END = T0 + 15
+"""The first window of the minute T0."""
+FULL = MetricRow(END, SOL, 0.0001, 100.5, None, 8, "binance", "binance", None, 1000 * T0 + 9000, 1000 * T0 + 8000)
+
+
+@dataclass
+class Desk:
+    """A store that writes seconds, a recorder that judges them, and a connection that looks."""
+
+    store: Store
+    recorder: Recorder
+    dirty: Dirty
+    con: asyncpg.Connection
+    announced: list[int] = field(default_factory=list)
+
+    async def put(
+        self, *seconds: FootprintRow, cursor_s: int = END, gap: GapStatus | None = None, bar_n: int = 0
+    ) -> None:
+        batch = Batch()
+        for row in seconds:
+            batch.put_footprint(row)
+        batch.put_cursor(make_cursor(100, cursor_s))
+        if gap is not None:
+            batch.put_gap(make_gap(status=gap))
+        if bar_n:
+            batch.put_bar(make_bar(n=bar_n))
+        await self.store.commit(batch)
+
+    async def write(self, row: MetricRow) -> asyncpg.Record:
+        """A due window."""
+        self.recorder.hand_in(row.time, [row])
+        await self.recorder.step()
+        return await self.row(row.time)
+
+    async def again(self, *ends: int) -> None:
+        for end in ends:
+            self.dirty.mark(SOL, end, end)
+        await self.recorder.step()
+
+    async def row(self, end: int = END) -> asyncpg.Record:
+        return await self.con.fetchrow("SELECT * FROM metric_15s WHERE time = to_timestamp($1)", end)
+
+    async def messages(self) -> list[str]:
+        """Ids of metric messages in the outbox, in order."""
+        rows = await self.con.fetch("SELECT ids FROM bus_outbox ORDER BY id")
+        return [ident for row in rows for ident in row["ids"] if ident.startswith("metric")]
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+WRITTEN = ("metric_15s", "footprint_1s", "raw_bars", "feed_gaps", "ingest_cursors", "bus_outbox")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ground() -> AsyncIterator[tuple[Store, asyncpg.Connection]]:
+    """One database for all of them: making one costs a second."""
+    async with fresh_database(share_servers().ts_dsn) as dsn:
+        store, con = Store(dsn, "ohlcv/0/1"), await asyncpg.connect(dsn)
+        try:
+            assert await store.acquire()
+            yield store, con
+        finally:
+            await store.close()
+            await con.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def desk(ground: tuple[Store, asyncpg.Connection]) -> Desk:
+    store, con = ground
+    for table in WRITTEN:
+        await con.execute(f"DELETE FROM {table}")
+    dirty = Dirty()
+    recorder = Recorder(store.database, Clock(), dirty, lambda symbol: "", lambda: None, (0.1, 500, 3))
+    return Desk(store, recorder, dirty, con)
+
+
+async def test_a_row_is_revised_only_when_it_changed(desk: Desk) -> None:
+    await desk.put(make_second(T0 + 3), make_second(T0 + 14), make_second(T0 + 15), cursor_s=T0 + 16)
+    row = await desk.write(FULL)
+    assert (row["cvd_delta"], row["cvd_source"], row["funding"], row["open_interest"]) == (
+        0.5,
+        "binance",
+        0.0001,
+        100.5,
+    )
+    assert (row["funding_interval_h"], row["rev"]) == (8, 1)
+    await desk.again(END)
+    await desk.again(END)
+    assert (await desk.row())["rev"] == 1
+    assert len(await desk.messages()) == 1
+    await desk.put(replace(make_second(T0 + 14), sell_vol="0.125"), cursor_s=T0 + 16)
+    await desk.again(END)
+    row = await desk.row()
+    assert (row["cvd_delta"], row["rev"], row["funding"], row["oi_source"]) == (0.625, 2, 0.0001, "binance")
+    assert [ident[-2:] for ident in await desk.messages()] == ["#1", "#2"]
+    assert (await desk.row())["funding_time"].timestamp() == T0 + 9
+
+
+async def test_late_gap_and_repair(desk: Desk) -> None:
+    """Before its watermark null; then known; a gap takes it back; the repair brings it again."""
+    row = await desk.write(FULL)
+    assert (row["cvd_delta"], row["cvd_source"], row["rev"]) == (None, None, 1)
+    await desk.put(cursor_s=END)
+    desk.dirty.advance({SOL: END}, END)
+    await desk.recorder.step()
+    assert ((await desk.row())["cvd_delta"], (await desk.row())["rev"]) == (0.0, 2)
+    for status, value, rev in (
+        (GapStatus.OPEN, None, 3), (GapStatus.SOURCE_MISSING, None, 3), (GapStatus.NOT_SUBSCRIBED, None, 3),
+        (GapStatus.REPAIRED, 0.25, 4),
+    ):  # fmt: skip
+        await desk.put(make_second(T0 + 3), gap=status)
+        await desk.again(END)
+        row = await desk.row()
+        assert (row["cvd_delta"], row["rev"]) == (value, rev), status
+    await desk.put(cursor_s=T0 + 60, bar_n=4)
+    await desk.again(END)
+    assert (await desk.row())["cvd_delta"] is None, "the bar knows of a trade that no second has"
+
+
+async def test_windows_of_a_time_away(desk: Desk) -> None:
+    """What is proven gets a row; what is not gets one after the last row there was, unless it was not wanted."""
+    desk.recorder.written = T0 + 60
+    await desk.put(make_second(T0 + 20), cursor_s=T0 + 40)
+    await desk.again(END, END + 15, END + 30, END + 45, END + 60)
+    assert await desk.con.fetchval("SELECT count(*) FROM metric_15s") == 2
+    desk.recorder.fill_from[SOL] = END
+    await desk.again(END, END + 15, END + 30, END + 45, END + 60)
+    rows = await desk.con.fetch("SELECT cvd_delta, funding FROM metric_15s ORDER BY time")
+    assert [tuple(row) for row in rows] == [(0.0, None), (0.25, None), (None, None), (None, None)]
+    await desk.put(gap=GapStatus.NOT_SUBSCRIBED)
+    await desk.con.execute("DELETE FROM metric_15s")
+    await desk.again(END)
+    assert await desk.con.fetchval("SELECT count(*) FROM metric_15s") == 0
+
+
+async def test_a_restart_in_the_same_window_keeps_what_is_known(desk: Desk) -> None:
+    await desk.put(cursor_s=END)
+    await desk.write(FULL)
+    row = await desk.write(MetricRow(END, SOL))
+    assert (row["funding"], row["open_interest"], row["rev"]) == (0.0001, 100.5, 1)
+    older = replace(FULL, funding=9.0, funding_ms=1000 * T0, open_interest=9.0, oi_ms=1000 * T0)
+    assert (await desk.write(older))["rev"] == 1
+    newer = replace(
+        FULL, funding=0.0002, funding_ms=1000 * T0 + 9500, funding_source="okx", open_interest=None, oi_ms=None
+    )
+    row = await desk.write(newer)
+    assert (row["funding"], row["funding_source"], row["open_interest"], row["rev"]) == (0.0002, "okx", 100.5, 2)
+
+
+async def test_too_many_windows_wait(desk: Desk) -> None:
+    """The oldest lose their samples, and get their rows all the same."""
+    await desk.put(cursor_s=END + 60)
+    for step in range(5):
+        desk.recorder.hand_in(END + 15 * step, [replace(FULL, time=END + 15 * step)])
+    assert desk.recorder.waiting() == 3
+    assert desk.recorder.dropped_total == 2
+    await desk.recorder.step()
+    rows = await desk.con.fetch("SELECT funding FROM metric_15s ORDER BY time")
+    assert [row["funding"] for row in rows] == [None, None, 0.0001, 0.0001, 0.0001]
+
+
+async def test_the_day_begins_after_midnight(desk: Desk) -> None:
+    midnight = T0 // 86_400 * 86_400 + 86_400
+    values = {-15: 1.0, 0: 2.0, 15: 0.1, 30: 0.2, 60: None, 75: 0.3}
+    for shift, value in values.items():
+        await desk.con.execute(
+            "INSERT INTO metric_15s (time, symbol, cvd_delta) VALUES (to_timestamp($1), $2, $3)",
+            midnight + shift, SOL, value,
+        )  # fmt: skip
+    rows = await desk.con.fetch("SELECT cvd::float8, unknown FROM metric_cvd_day WHERE symbol = $1 ORDER BY time", SOL)
+    assert [row["cvd"] for row in rows] == [1.0, 3.0, 0.1, 0.3, 0.3, 0.6]
+    assert [row["unknown"] for row in rows[2:]] == [0, 0, 2, 2]
