@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from common.settings import ServiceSettings
+from macro_ingestor.settings import MacroSettings
 from ohlcv_ingestor.settings import OhlcvSettings
 
 _OHLCV_STREAMS = """
@@ -67,6 +68,26 @@ SERVICES: tuple[ServiceKind, ...] = (
         },
         _OHLCV_STREAMS,
         follows_registry=True,
+    ),
+    ServiceKind(
+        "macro",
+        8103,
+        MacroSettings,
+        {
+            "pulls": "no pull was stored for two quarters of an hour: the service's log",
+            "columns": "nobody tells a column: `trading-bus macro check` asks every vendor from here",
+            "writing": "the database does not take rows: `trading-bus doctor`, then the service's log",
+            "publishing": "the broker does not confirm: look at its alarms and disk; nothing is lost meanwhile",
+        },
+        {
+            "macro_onchain_15m": "SELECT, INSERT, UPDATE",
+            "macro_btc_daily": "SELECT, INSERT, UPDATE",
+            "macro_readings": "SELECT, INSERT, UPDATE",
+            "macro_asks": "SELECT, INSERT, UPDATE",
+            "macro_circuits": "SELECT, INSERT, UPDATE",
+            "macro_quota": "SELECT, INSERT, UPDATE, DELETE",
+            "bus_outbox": "SELECT, INSERT, DELETE",
+        },
     ),
 )
 """Long-running services only: what runs once and ends has no address to ask."""

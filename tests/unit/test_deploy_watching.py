@@ -15,6 +15,9 @@ from pydantic import SecretStr
 
 from common.clock import Clock
 from common.service import Service
+from macro_ingestor.desk import Desk, Known
+from macro_ingestor.observing import watch_macro
+from macro_ingestor.settings import MacroSettings
 from ohlcv_ingestor.ingestor import Track
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
 from ohlcv_ingestor.observing import _skew_s, watch_ingestor
@@ -49,7 +52,9 @@ def ours() -> set[str]:
     service = Service("ohlcv", settings)
     clock, ingestor, writer, outbox, publisher, repairer, budget = (MagicMock() for _ in range(7))
     watch_ingestor(service, clock, ingestor, writer, outbox, publisher, repairer, budget)
-    return names_of(service.registry)
+    macro = Service("macro", MacroSettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url))
+    watch_macro(macro, MagicMock(), Desk({}, {}, Known()), MagicMock(), MagicMock(), {})
+    return names_of(service.registry) | names_of(macro.registry)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
@@ -109,7 +114,7 @@ def test_the_dashboard_is_one_that_grafana_takes():
     assert DASHBOARD["schemaVersion"] >= 39
     assert DASHBOARD["id"] is None
     rows = [panel["title"].partition(":")[0] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Services", "Feed", "Fidelity", "Bus", "Store"]
+    assert rows == ["Services", "Feed", "Fidelity", "Bus", "Store", "Macro"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     variables = {one["name"]: one for one in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"

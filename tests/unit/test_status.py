@@ -264,7 +264,7 @@ def test_wrong_addresses_are_named(given_: tuple, named: str) -> None:
 
 def test_addresses_by_default() -> None:
     chosen = choose_addresses("postgresql://h/x", None, None, ())
-    assert chosen.service_urls == ("http://127.0.0.1:8101",)
+    assert chosen.service_urls == tuple(f"http://127.0.0.1:{kind.port}" for kind in SERVICES)
     assert choose_addresses("postgresql://h/x", None, None, ("http://h/", "http://h")).service_urls == ("http://h",)
 
 
