@@ -17,8 +17,8 @@ def count_funding_gaps(settled_ms: Iterable[int], every_h: int, from_ms: int, to
     `every_h` is the interval in force now. A venue may change it: back in time another usual interval is believed
     where at least three steps in a row have its length.
     """
-    hours = sorted({round(ms / HOUR_MS) for ms in settled_ms if from_ms <= ms <= to_ms})
     first_h, last_h = -(-from_ms // HOUR_MS), to_ms // HOUR_MS
+    hours = sorted(h for h in {round(ms / HOUR_MS) for ms in settled_ms} if first_h <= h <= last_h)
     if not hours:
         return _grid(first_h, last_h, every_h)
     steps = [later - earlier for earlier, later in itertools.pairwise(hours)]

@@ -49,6 +49,8 @@ FUNDING_SHARE = 0.9
 """Of the funding pool: nothing of ours asks it much else."""
 FUNDING_SLACK_MS = 15 * 60_000
 """A settlement shows a little after its hour."""
+FUNDING_LATE_MS = 60_000
+"""And its time is a few ms past the hour: the last one must not fall out of what is asked for."""
 _VOLUME_UNIT = Decimal(1).scaleb(-2 * binance_spot.SCALE)
 _AWAY = (TryLater, Refused, BadInput)
 
@@ -175,7 +177,7 @@ class Sources:
         to_ms = now_ms - FUNDING_SLACK_MS
         if from_ms >= to_ms:
             return 0
-        request = binance_futures.funding_rate_request(perp.symbol, from_ms, to_ms)
+        request = binance_futures.funding_rate_request(perp.symbol, from_ms, to_ms + FUNDING_LATE_MS)
         paid = await self._funding.ask(request, binance_futures.parse_funding_rates)
         return count_funding_gaps((s.time_ms for s in paid if s.regular), ask.funding_hours, from_ms, to_ms)
 
