@@ -48,6 +48,10 @@ BEGIN
     ('macro_asks',        'INSERT, UPDATE'),
     ('macro_circuits',    'INSERT, UPDATE'),
     ('macro_quota',       'INSERT, UPDATE, DELETE'),  -- hours that no quota counts any more
+    ('influencers',       'INSERT, UPDATE, DELETE'),  -- the operator's table; the service only reads it
+    ('influencer_positions', 'INSERT, UPDATE'),
+    ('influencer_raw_events', 'INSERT'),
+    ('influencer_signals', 'INSERT'),
     ('bus_outbox',        'INSERT, DELETE')           -- what the broker confirmed
   ) AS v(name, writes) WHERE to_regclass(v.name) IS NOT NULL
   LOOP

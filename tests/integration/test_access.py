@@ -45,6 +45,10 @@ TABLES = {
     "macro_asks": "INSERT UPDATE",
     "macro_circuits": "INSERT UPDATE",
     "macro_quota": "INSERT UPDATE DELETE",
+    "influencers": "INSERT UPDATE DELETE",
+    "influencer_positions": "INSERT UPDATE",
+    "influencer_raw_events": "INSERT",
+    "influencer_signals": "INSERT",
     "bus_outbox": "INSERT DELETE",
 }
 """What a writer may do beside reading, as docs/ACCESS.md has it. A new table: a line here, there and in roles.sql."""
