@@ -78,7 +78,8 @@ SELECT f.symbol,
        (SELECT coalesce(sum(extract(epoch FROM upper(r) - lower(r))), 0)::bigint / 60
           FROM unnest((SELECT range_agg(tstzrange(greatest(g.from_time, f.from_t), least(g.to_time, f.to_t)))
                          FROM feed_gaps g
-                        WHERE g.symbol = f.symbol AND g.status = 'not_subscribed'
+                        WHERE g.service = 'ohlcv' AND g.venue = 'binance' AND g.symbol = f.symbol
+                          AND g.status = 'not_subscribed'
                           AND g.from_time < f.to_t AND g.to_time > f.from_t)) AS r) AS unwanted
   FROM followed f WHERE f.from_t IS NOT NULL
 """
