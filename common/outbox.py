@@ -71,6 +71,8 @@ class Outbox:
         self._age_s = 0.0
         self._measured_s: float | None = None
         self._takeover_due_s = monotonic_s() + self._limits.takeover_every_s
+        self.on_confirmed: Callable[[Sequence[OutgoingMessage]], None] | None = None
+        """Called with the messages that the broker confirmed, before their rows are deleted; must not raise."""
         self.confirmed_total = 0
         self.refused_total = 0
         self.taken_over_total = 0
@@ -206,6 +208,8 @@ class Outbox:
             messages = [message for message in messages if message.message_id not in poison]
         await self._publisher.publish(messages)
         self.confirmed_total += len(messages)
+        if self.on_confirmed is not None:
+            self.on_confirmed(messages)
         if refused:
             letters = [dead_letter(m.body, reason, f"outbox.{m.key}") for m, reason in refused]
             await self._publisher.publish(letters, exchange=EXCHANGE_DEAD)

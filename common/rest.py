@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 Priority = Literal["live", "background"]
 
 USED_WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
+_JSON = {"Content-Type": "application/json"}
 
 
 class RestLimits(msgspec.Struct, frozen=True):
@@ -165,7 +166,10 @@ class RestClient:
             await asyncio.sleep(wait_s)
 
     async def _call(self, request: Request) -> _Answer:
-        async with self._http.stream("GET", request.path, params=list(request.params)) as response:
+        method, headers = ("GET", None) if request.json_body is None else ("POST", _JSON)
+        async with self._http.stream(
+            method, request.path, params=list(request.params), content=request.json_body, headers=headers
+        ) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

@@ -138,11 +138,15 @@ class RunningRate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One REST call, as data: `weight` is what it takes from the venue's budget, whose window the venue sets."""
+    """One REST call, as data: `weight` is what it takes from the venue's budget, whose window the venue sets.
+
+    With `json_body` it is a POST of that text.
+    """
 
     path: str
     params: tuple[tuple[str, str], ...]
     weight: int
+    json_body: bytes | None = None
 
 
 class Market(msgspec.Struct, frozen=True):
