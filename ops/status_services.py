@@ -8,6 +8,7 @@ import msgspec
 
 from common.settings import ServiceSettings
 from macro_ingestor.settings import MacroSettings
+from metric_ingestor.settings import MetricSettings
 from ohlcv_ingestor.settings import OhlcvSettings
 
 _OHLCV_STREAMS = """
@@ -68,6 +69,28 @@ SERVICES: tuple[ServiceKind, ...] = (
         },
         _OHLCV_STREAMS,
         follows_registry=True,
+    ),
+    ServiceKind(
+        "metric",
+        8102,
+        MetricSettings,
+        {
+            "rows": "no window was written: the service's log; without venue time (vendor time, trades) there is none",
+            "vendor": "the futures venue does not answer: its columns are null meanwhile; `trading-bus doctor`",
+            "trades": "the trades' service is behind: look at `ohlcv` first; cvd_delta is null until it has caught up",
+            "writing": "the database does not take rows: `trading-bus doctor`, then the service's log",
+            "publishing": "the broker does not confirm: look at its alarms and disk; nothing is lost meanwhile",
+        },
+        {
+            "coin_registry": "SELECT",
+            "raw_bars": "SELECT",
+            "footprint_1s": "SELECT",
+            "feed_gaps": "SELECT",
+            "ingest_cursors": "SELECT",
+            "metric_15s": "SELECT, INSERT, UPDATE",
+            "funding_settled": "SELECT, INSERT, UPDATE",
+            "bus_outbox": "SELECT, INSERT, DELETE",
+        },
     ),
     ServiceKind(
         "macro",

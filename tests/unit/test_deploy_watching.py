@@ -18,6 +18,8 @@ from common.service import Service
 from macro_ingestor.desk import Desk, Known
 from macro_ingestor.observing import watch_macro
 from macro_ingestor.settings import MacroSettings
+from metric_ingestor.observing import watch_metrics
+from metric_ingestor.settings import MetricSettings
 from ohlcv_ingestor.ingestor import Track
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
 from ohlcv_ingestor.observing import _skew_s, watch_ingestor
@@ -54,7 +56,9 @@ def ours() -> set[str]:
     watch_ingestor(service, clock, ingestor, writer, outbox, publisher, repairer, budget)
     macro = Service("macro", MacroSettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url))
     watch_macro(macro, MagicMock(), Desk({}, {}, Known()), MagicMock(), MagicMock(), {})
-    return names_of(service.registry) | names_of(macro.registry)
+    metric = Service("metric", MetricSettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url))
+    watch_metrics(metric, *(MagicMock() for _ in range(6)))
+    return names_of(service.registry) | names_of(macro.registry) | names_of(metric.registry)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
@@ -114,7 +118,7 @@ def test_the_dashboard_is_one_that_grafana_takes():
     assert DASHBOARD["schemaVersion"] >= 39
     assert DASHBOARD["id"] is None
     rows = [panel["title"].partition(":")[0] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Services", "Feed", "Fidelity", "Bus", "Store", "Macro"]
+    assert rows == ["Services", "Feed", "Fidelity", "Bus", "Store", "Metric", "Macro"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     variables = {one["name"]: one for one in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
