@@ -12,18 +12,23 @@ from apscheduler.triggers.cron import CronTrigger  # pyright: ignore[reportMissi
 QUARTERS = "0,15,30,45"
 
 
+def plan_triggers(daily_at: str) -> dict[str, Any]:
+    """Triggers by name: every quarter of an hour, and daily at "HH:MM", UTC."""
+    hour, _, minute = daily_at.partition(":")
+    return {
+        "quarter": CronTrigger(minute=QUARTERS, second=0, timezone=UTC),
+        "day": CronTrigger(hour=int(hour), minute=int(minute), second=0, timezone=UTC),
+    }
+
+
 def start_schedule(on_quarter: Callable[[], None], on_day: Callable[[], None], daily_at: str) -> Callable[[], None]:
-    """Call these at :00, :15, :30 and :45, and daily at "HH:MM", UTC; answers what ends it.
+    """Call these at their times; answers what ends it.
 
     What was missed while the machine slept is made up for by one call, however late.
     """
     scheduler: Any = AsyncIOScheduler(timezone=UTC)
-    hour, _, minute = daily_at.partition(":")
-    options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-    for name, call, trigger in (
-        ("quarter", on_quarter, CronTrigger(minute=QUARTERS, second=0, timezone=UTC)),
-        ("day", on_day, CronTrigger(hour=int(hour), minute=int(minute), second=0, timezone=UTC)),
-    ):
-        scheduler.add_job(call, trigger, id=name, **options)
+    calls = {"quarter": on_quarter, "day": on_day}
+    for name, trigger in plan_triggers(daily_at).items():
+        scheduler.add_job(calls[name], trigger, id=name, coalesce=True, max_instances=1, misfire_grace_time=None)
     scheduler.start()
     return cast("Callable[[], None]", lambda: scheduler.shutdown(wait=False))
