@@ -192,7 +192,6 @@ async def test_without_exchange_info_nothing_changes(world: World) -> None:
 async def test_a_pause_that_the_venue_asks_for_is_kept(world: World) -> None:
     world.venue.fault("rest_answer", venue="binance", answer="status", status=429, retry_after_s=1, next=1)
     world.venue.fault("rest_answer", venue="coingecko", answer="status", status=429, retry_after_s=1, next=1)
-    world.venue.fault("rest_answer", venue="okx", answer="error", code="50011", msg="Too Many Requests", next=1)
     report = await world.run(0)
     assert report.seconds >= 1
     assert not {v for verdict in report.night.verdicts for v in verdict.facts.away}
