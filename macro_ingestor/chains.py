@@ -11,7 +11,8 @@ from macro_ingestor.readings import COLUMNS, DAY_S
 
 GAS_CADENCE_S = 600
 """A little less than a slot: every slot asks once, a restart inside one does not ask again."""
-GAS_MAX_AGE_S = 1_800
+GAS_MAX_AGE_S = 2_400
+"""Two slots after its own, whatever the seconds between."""
 TRAILING_DAYS = 15
 """Days of a daily metric that are fetched again: a week of revisions, the six days before it for a mean, a margin."""
 

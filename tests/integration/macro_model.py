@@ -174,7 +174,7 @@ class Model:
         return DAILY[vendor][1] if vendor in DAILY else 0
 
     def is_young(self, said: Said | None, vendor: str, now: int) -> bool:
-        return said is not None and now - said.as_of <= (DAILY[vendor][2] if vendor in DAILY else 1800)
+        return said is not None and now - said.as_of <= (DAILY[vendor][2] if vendor in DAILY else 2400)
 
     def is_open(self, vendor: str, now: int) -> bool:
         return now < self.circuits.get(vendor, (0, 0))[1]
