@@ -25,6 +25,7 @@ SELECT c.range_start, c.range_end,
    AND c.range_end <= now() - make_interval(days => $2)
  ORDER BY c.range_start
 """
+_REPAIRABLE = ("footprint_1s", "raw_bars")
 _OPEN_GAPS = "SELECT symbol, from_time, coalesce(to_time, from_time) AS to_time FROM feed_gaps WHERE status = 'open'"
 _FORGET = "DELETE FROM footprint_deleted WHERE time < now() - make_interval(days => $1)"
 _DROP = "SELECT drop_chunks($1::regclass, older_than => $2::timestamptz, newer_than => $3::timestamptz)"
@@ -59,8 +60,12 @@ class OpenGap(msgspec.Struct, frozen=True):
     "--bars-days", envvar="RETAIN_BARS_DAYS", show_envvar=True, type=click.IntRange(1, 36_500), default=400,
     show_default=True, help="Keep the minutes of raw_bars so many days.",
 )  # fmt: skip
+@click.option(
+    "--samples-days", envvar="RETAIN_SAMPLES_DAYS", show_envvar=True, type=click.IntRange(2, 36_500), default=30,
+    show_default=True, help="Keep the spreads of book_samples so many days.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
-def retain(dsn: str | None, footprint_days: int, bars_days: int, dry_run: bool) -> None:
+def retain(dsn: str | None, footprint_days: int, bars_days: int, samples_days: int, dry_run: bool) -> None:
     """Drop whole chunks that are older than they must be kept; to be run once a day.
 
     The login must own the tables (as the one that migrates does): nobody else may drop chunks.
@@ -68,7 +73,8 @@ def retain(dsn: str | None, footprint_days: int, bars_days: int, dry_run: bool) 
     A chunk that an open gap still touches is kept and named, until `trading-bus gaps --repair` has ended the gap.
     TimescaleDB's Community edition drops chunks by its own policies: there only marks of deleted seconds go.
     """
-    asyncio.run(_retain(find_dsn(dsn), {"footprint_1s": footprint_days, "raw_bars": bars_days}, dry_run))
+    days = {"footprint_1s": footprint_days, "raw_bars": bars_days, "book_samples": samples_days}
+    asyncio.run(_retain(find_dsn(dsn), days, dry_run))
 
 
 async def _retain(dsn: str, days: dict[str, int], dry_run: bool) -> None:
@@ -83,7 +89,7 @@ async def _retain(dsn: str, days: dict[str, int], dry_run: bool) -> None:
             await con.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
             gaps = [OpenGap(r["symbol"], r["from_time"], r["to_time"]) for r in await con.fetch(_OPEN_GAPS)]
             for table, keep_days in days.items():
-                await _retain_table(con, table, keep_days, gaps, dry_run)
+                await _retain_table(con, table, keep_days, gaps if table in _REPAIRABLE else [], dry_run)
     finally:
         await con.close()
 
