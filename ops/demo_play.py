@@ -16,6 +16,7 @@ from common.postgres import Connection, connect
 from ops.demo_cuts import Cut, choose_cuts, plan_cut, plan_start
 from ops.demo_features import Comparison, compare_known, read_known
 from ops.demo_judge import Verdict, ask_venue, count_fallback_rows, name_faults, read_stored, summarize
+from ops.demo_macro import judge_macro, start_macro
 from ops.demo_picture import IDS_MAX, PRIMARY, Picture, speeches_of
 from ops.demo_processes import (
     FEATURE_ENGINE,
@@ -77,6 +78,7 @@ class Play:
         self._venue: Child | None = None
         self._ingestor: Child | None = None
         self._engine: Child | None = None
+        self._macro: Child | None = None
         self._cuts = deque[tuple[int, Cut]]()
         self._cut_until_s = 0.0
         self._start_s = 0
@@ -110,7 +112,7 @@ class Play:
                 self._engine = await start_feature_engine(self._folder, self._servers)
                 stack.push_async_callback(self._engine.stop)
             told = await registered
-            await self._start_ingestor(stack)
+            await asyncio.gather(self._start_ingestor(stack), self._start_macro(stack))
             with open_view(self._picture) as view:
                 self.is_watching = True
                 if told:
@@ -157,6 +159,11 @@ class Play:
         self._start_s = int(self._now_s())
         self._ingestor = await start_ingestor(self._folder, env, clean=self._venue is not None)
         stack.push_async_callback(self._ingestor.stop)
+
+    async def _start_macro(self, stack: AsyncExitStack) -> None:
+        if self._venue is not None:
+            self._macro = await start_macro(self._folder, self._servers, self._venue)
+            stack.push_async_callback(self._macro.stop)
 
     # ---- watch
 
@@ -255,6 +262,10 @@ class Play:
             features = await self._judge_features(con, self._engine)
             self._faults += features.faults
             lines.append(features.line())
+        if self._macro is not None and self._venue is not None:
+            macro = await judge_macro(con, self._http, self._venue, self._macro)
+            self._faults += macro.faults
+            lines.append(macro.line())
         if listener.joins > 1:
             lines.append(
                 f"note      the demo's own consumer was cut off {listener.joins - 1} times and missed messages"

@@ -89,6 +89,14 @@ async def start_ingestor(folder: Path, env: Mapping[str, str], clean: bool) -> C
     return await _start("ingestor", ["ohlcv_ingestor"], folder, port_file, settings, drop=_SETTINGS if clean else ())
 
 
+async def start_child(
+    name: str, package: str, folder: Path, env: Mapping[str, str], drop: Collection[str] = ()
+) -> Child:
+    """Start a service with these settings, without those of the environment in `drop`; raises TryLater."""
+    port_file = folder / f"{package}.port"
+    return await _start(name, [package], folder, port_file, {**env, "HTTP_PORT_FILE": str(port_file)}, drop=drop)
+
+
 async def start_feature_engine(folder: Path, servers: Servers) -> Child:
     """Start the worked consumer, which has loaded the tables and follows when this returns; `port` is 0.
 
