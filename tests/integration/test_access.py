@@ -31,6 +31,8 @@ CUT_OFF = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClient
 TABLES = {
     "schema_migrations": "",
     "coin_registry": "INSERT UPDATE",
+    "coin_registry_history": "INSERT",
+    "book_samples": "INSERT",
     "raw_bars": "INSERT UPDATE",
     "footprint_1s": "INSERT UPDATE DELETE",
     "footprint_deleted": "INSERT UPDATE",
