@@ -179,8 +179,13 @@ class Feed:
 
     @property
     def reconnects_total(self) -> int:
-        """Attempts made because a connection was lost or did not open."""
+        """Connections that were open and were lost: one for an outage, however long it takes to be connected again."""
         return self._counts.reconnects
+
+    @property
+    def refusals_total(self) -> int:
+        """Attempts that came to no connection."""
+        return self._counts.refusals
 
     @property
     def rotations_total(self) -> int:
@@ -205,7 +210,8 @@ class Feed:
     async def _pause(self, gone: Connection, failures: int, unless: asyncio.Task[None] | None = None) -> int:
         """Wait before the next attempt, or until `unless` is done; returns the new count of failures."""
         failures = 0 if gone.trusted else failures
-        self._counts.reconnects += 1
+        self._counts.reconnects += gone.was_open
+        self._counts.refusals += not gone.was_open
         wait_s = full_jitter(failures, self._limits.retry_first_s, self._limits.retry_max_s, self._rng)
         wait_s = max(wait_s, gone.wait_s or 0.0)
         if unless is None:

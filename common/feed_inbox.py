@@ -70,6 +70,7 @@ class FeedCounts:
         self.frames = 0
         self.bad = 0
         self.reconnects = 0
+        self.refusals = 0
         self.rotations = 0
         self.data_at_s = now_s
 

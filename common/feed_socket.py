@@ -37,6 +37,7 @@ class Connection:
         self.retire: asyncio.Future[None] = loop.create_future()
         self.settled: asyncio.Future[None] = loop.create_future()
         self.opened = False
+        self.was_open = False
         self.wait_s: float | None = None
         self._url, self._limits, self._clock = slot.url, slot.limits, slot.clock
         self._inbox, self._counts, self._market = slot.inbox, slot.counts, slot.market
@@ -96,7 +97,7 @@ class Connection:
         await self._serve(socket)
 
     async def _serve(self, socket: Wire) -> None:
-        self.opened = True
+        self.opened = self.was_open = True
         self._put(Opened())
         log.info("connection opened", extra=self._fields)
         works = (self._read(socket), self._yield_to_consumer(socket), self._tend(socket))

@@ -142,6 +142,8 @@ class Outbox:
         await self._measure()
         rows = await self._query(sql.READ_OUTBOX, self.owner, self._limits.window_rows_max)
         await self._publish(self.owner, rows)
+        if len(rows) < self._limits.window_rows_max:
+            self._depth = 0  # not what was measured before it went out
         if not rows and not self._woken.is_set():
             self._empty.set()
         if self._monotonic_s() >= self._takeover_due_s and not await self.take_over():

@@ -158,7 +158,8 @@ def _watch_feeds(service: Service[OhlcvSettings], clock: Clock, ingestor: Ingest
     for name, attribute, text in (
         ("trading_bus_feed_frames_total", "frames_total", "Frames received."),
         ("trading_bus_feed_bad_frames_total", "bad_total", "Frames that could not be read."),
-        ("trading_bus_feed_reconnects_total", "reconnects_total", "Connections that had to be made again."),
+        ("trading_bus_feed_reconnects_total", "reconnects_total", "Connections that were lost."),
+        ("trading_bus_feed_refusals_total", "refusals_total", "Attempts to connect that came to nothing."),
         ("trading_bus_feed_rotations_total", "rotations_total", "Connections replaced while they worked."),
     ):
         watch_counter(registry, name, text, lambda attribute=attribute: per_track(attribute), ("feed",))

@@ -23,7 +23,7 @@ from ops.doctor_venues import check_rest, check_stream, probes_of
 from ops.services import find_servers
 from ops.status import HTTP, check_address, quiet_logs
 from ops.status_ask import words_of
-from ops.status_services import SERVICES, ServiceKind
+from ops.status_services import SERVICES, ServiceKind, needed_rights
 
 TIMEOUT_S = 5.0
 PLAIN_WIDTH = 200
@@ -166,7 +166,7 @@ def _load_beside(kind: ServiceKind, servers: Servers) -> ServiceSettings | None:
 def server_checks(servers: Servers, ohlcv: OhlcvSettings | None, timeout_s: float) -> list[Check]:
     """Checks of the servers whose address is known."""
     checks: list[Check] = []
-    needs = {table: rights for kind in SERVICES for table, rights in kind.writes.items()}
+    needs = needed_rights(SERVICES)
     size = (ohlcv or OhlcvSettings.model_construct()).bus_log_max_bytes
     dsn, url, management = servers.ts_dsn, servers.rmq_url, servers.management_url
     if dsn:

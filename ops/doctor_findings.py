@@ -27,6 +27,7 @@ FILES_USUAL = 1024
 DISK_WARN_SHARE = 0.2
 DISK_FAIL_SHARE = 0.05
 CONNECTIONS_WARN_SHARE = 0.8
+TABLES_NAMED = 5
 _GB = 1e9
 
 
@@ -236,10 +237,15 @@ def judge_schema(pending: Iterable[str]) -> Finding:
 
 def judge_rights(lacking: Iterable[tuple[str, str]], trial: str | None) -> Finding:
     """Rights we do not have (table, right), and what a trial insert, rolled back, was answered (None: it worked)."""
-    lines = [f"{right} on {table}" for table, right in lacking]
-    if lines:
+    by_table: dict[str, list[str]] = {}
+    for table, right in lacking:
+        by_table.setdefault(table, []).append(right)
+    if by_table:
+        lines = [f"{', '.join(rights)} on {table}" for table, rights in by_table.items()]
+        if len(lines) > TABLES_NAMED:
+            lines[TABLES_NAMED:] = [f"and on {len(lines) - TABLES_NAMED} more tables"]
         advice = "GRANT trading_writer TO the login of TS_DSN (`trading-bus migrate` sets that role's rights)"
-        return fail("database rights", f"missing: {', '.join(lines)}", advice)
+        return fail("database rights", f"missing: {'; '.join(lines)}", advice)
     if trial is not None:
         return fail("database rights", f"a trial write was refused: {trial}", "is it a replica, or read-only?")
     return ok("database rights", "tables can be written (tried and rolled back)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
@@ -49,10 +49,10 @@ _DATA_FOLDER = "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
 # ---- database
 
 
-async def check_database(dsn: str, needs: Mapping[str, str], timeout_s: float) -> list[Finding]:
+async def check_database(dsn: str, needs: Sequence[tuple[str, str]], timeout_s: float) -> list[Finding]:
     """Everything about the database; raises TryLater or ConfigError when it can not be reached at all.
 
-    `needs` names tables and the rights that are needed on each.
+    `needs` are pairs of a table and one right that is needed on it.
     """
     con = await connect(dsn, NAME, PostgresLimits(connect_timeout_s=timeout_s, statement_timeout_s=timeout_s))
     try:
@@ -92,9 +92,8 @@ async def _check_schema(con: Connection) -> Finding:
         return fail("schema", str(error), "run the version of trading-bus that this database was migrated with")
 
 
-async def _check_rights(con: Connection, needs: Mapping[str, str]) -> Finding:
-    pairs = [(table, right.strip()) for table, rights in needs.items() for right in rights.split(",")]
-    lacking = await con.fetch(_LACKING, [table for table, _ in pairs], [right for _, right in pairs])
+async def _check_rights(con: Connection, needs: Sequence[tuple[str, str]]) -> Finding:
+    lacking = await con.fetch(_LACKING, [table for table, _ in needs], [right for _, right in needs])
     trial: str | None = None
     if not lacking:
         attempt = con.transaction()

@@ -95,9 +95,9 @@ class Picture(msgspec.Struct, frozen=True):
         if not self.well:
             count = len(self.problems)
             places = ", ".join(dict.fromkeys(it.where.partition(" ")[0] for it in self.problems))
-            return f"{count} problem{'s' if count > 1 else ''}: {places}"
+            return f"{_plural(count, 'problem')}: {places}"
         followed = sum(row.state is not State.IDLE for row in self.streams)
-        return f"all well: {followed} streams, {len(self.facts.services)} services"
+        return f"all well: {_plural(followed, 'stream')}, {_plural(len(self.facts.services), 'service')}"
 
 
 def judge(facts: Facts, limits: StatusLimits | None = None, kinds: Sequence[ServiceKind] = SERVICES) -> Picture:
@@ -270,7 +270,11 @@ def _remark_rows(rows: Sequence[StreamRow]) -> Iterator[Problem]:
 
 
 def _count(rows: Sequence[StreamRow]) -> str:
-    return f"{len(rows)} stream{'s' if len(rows) > 1 else ''}"
+    return _plural(len(rows), "stream")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _name(rows: Sequence[StreamRow], tell: Callable[[StreamRow], str] = lambda row: "") -> str:
@@ -299,13 +303,13 @@ def _judge_broker(broker: BrokerFacts) -> Iterator[Problem]:
 def _judge_queues(broker: BrokerFacts) -> Iterator[Problem]:
     for queue in broker.queues:
         if queue.name == EXCHANGE_DEAD and queue.messages:
-            yield Problem("broker", f"{queue.messages} dead letters", "`trading-bus dead list` says why")
+            yield Problem("broker", _plural(queue.messages, "dead letter"), "`trading-bus dead list` says why")
 
 
 def _remark_queues(broker: BrokerFacts) -> Iterator[Problem]:
     for queue in broker.queues:
         if queue.name == EXCHANGE_UNROUTED and queue.messages:
-            what = f"{queue.messages} messages with a key that nobody binds"
+            what = f"{_plural(queue.messages, 'message')} with a key that nobody binds"
             yield Problem("broker", what, f"look at their keys in the queue {EXCHANGE_UNROUTED}: mistyped?")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -114,6 +114,12 @@ SERVICES: tuple[ServiceKind, ...] = (
     ),
 )
 """Long-running services only: what runs once and ends has no address to ask."""
+
+
+def needed_rights(kinds: Iterable[ServiceKind]) -> list[tuple[str, str]]:
+    """All rights that these services need together, as pairs of table and right; what two need is named once."""
+    pairs = ((t, right.strip()) for kind in kinds for t, rights in kind.writes.items() for right in rights.split(","))
+    return list(dict.fromkeys(pairs))
 
 
 def kind_of(name: str) -> ServiceKind | None:

@@ -206,6 +206,16 @@ async def test_depth_and_age_are_measured_and_age_goes_on_between_measurements(h
     assert 150 <= outbox.oldest_age_s() < 160
 
 
+async def test_depth_is_none_as_soon_as_everything_is_confirmed(house: House) -> None:
+    await house.store.commit(seconds("SOLUSDT", range(T0, T0 + 7)))
+    # Nothing is measured again while this runs.
+    outbox = Outbox(house.store.query, OWNER, house.publisher, OutboxLimits(measure_every_s=1_000))
+    async with Running(outbox):
+        await house.until_empty()
+        await outbox.drained()
+        assert (outbox.depth(), outbox.oldest_age_s()) == (0, 0.0)
+
+
 class Breaking:
     """A publisher that loses its connection after some messages were confirmed."""
 

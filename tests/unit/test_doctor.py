@@ -16,7 +16,7 @@ from ops import doctor_findings as judge
 from ops.doctor import Check, Servers, check_settings, choose_servers, doctor, run_checks
 from ops.doctor_findings import Finding, Level, ok
 from ops.doctor_venues import probes_of
-from ops.status_services import SERVICES
+from ops.status_services import SERVICES, needed_rights
 
 HERE = {"ts_dsn": "postgresql://w:s3cr3t-pw@127.0.0.1/x", "rmq_url": "amqp://w:s3cr3t-pw@127.0.0.1/", "http_port": 1}
 
@@ -33,6 +33,21 @@ def settings(**changes: object) -> OhlcvSettings:
 
 def levels(findings: list[Finding]) -> list[str]:
     return [it.level for it in findings]
+
+
+def test_rights_of_all_services_are_asked_for_together() -> None:
+    needed = needed_rights(SERVICES)
+    assert len(set(needed)) == len(needed)
+    for kind in SERVICES:
+        for table, rights in kind.writes.items():
+            assert {(table, right) for right in rights.split(", ")} <= set(needed), kind.name
+
+
+def test_missing_rights_are_told_by_table() -> None:
+    lacking = [(f"t{i}", right) for i in range(7) for right in ("INSERT", "UPDATE")]
+    seen = judge.judge_rights(lacking, None).seen
+    assert seen.startswith("missing: INSERT, UPDATE on t0; INSERT, UPDATE on t1;")
+    assert seen.endswith("on t4; and on 2 more tables")
 
 
 def test_good_settings_are_one_line() -> None:

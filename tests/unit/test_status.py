@@ -69,7 +69,7 @@ def render(picture: Picture, all_streams: bool = False) -> str:
 
 def test_a_healthy_system_has_no_problem() -> None:
     picture = judge(facts())
-    assert (picture.well, picture.verdict()) == (True, "all well: 1 streams, 1 services")
+    assert (picture.well, picture.verdict()) == (True, "all well: 1 stream, 1 service")
     assert [(row.state, row.lag_s, row.behind_feed_s, row.trade_age_s) for row in picture.streams] == [
         (State.WELL, 1.0, 1.0, 2.0)
     ]
