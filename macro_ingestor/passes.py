@@ -61,6 +61,8 @@ class Passes:
         days: Sequence[MacroDayRow] = ()
         if quarter:
             await self._puller.pull(SLOT_COLUMNS, now_s)
+            # Not when it was begun: a pull that had to wait for the database must not tell later readings as earlier.
+            now_s = self._clock.wall_ms() // 1000
             spent = self._puller.spent
             slot = build_slot(slot_of(now_s), {c: self._desk.pick(c, now_s, spent) for c in SLOT_COLUMNS})
         asked = await self._puller.pull(DAY_COLUMNS, now_s)

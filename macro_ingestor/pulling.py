@@ -26,7 +26,10 @@ class BuryDead(Protocol):
 
 
 class Puller:
-    """Asks through the doors and writes down on the desk; `read_spent` names the providers without a call left."""
+    """Asks through the doors and writes down on the desk.
+
+    `read_spent` names the providers without a call left; `hide` takes secrets out of what is stored.
+    """
 
     def __init__(
         self,
@@ -35,10 +38,12 @@ class Puller:
         now_s: Callable[[], int],
         read_spent: Callable[[], Awaitable[frozenset[str]]],
         bury: BuryDead,
+        hide: Callable[[str], str] = str,
     ) -> None:
         self.spent: frozenset[str] = frozenset()
         self.unreadable_total = 0
         self._desk, self._doors, self._now_s, self._read_spent, self._bury = desk, doors, now_s, read_spent, bury
+        self._hide = hide
 
     async def pull(self, columns: Sequence[str], now_s: int) -> int:
         """Ask for these columns as of `now_s`; answers how many asks were made."""
@@ -77,11 +82,11 @@ class Puller:
             readings = await door.configured.provider.fetch(door, group, desk.since_s(name, group, now_s))
         except Refused as error:
             log.warning("provider refuses", extra={"provider": name, "columns": list(group), "error": str(error)})
-            desk.note_ask(name, group, Ask(asked_at, Outcome.REFUSED, str(error)[:ERROR_MAX]))
+            desk.note_ask(name, group, Ask(asked_at, Outcome.REFUSED, self._words(error)))
             desk.note_circuit(name, desk.circuit(name).succeed())
             return Outcome.REFUSED
         except (TryLater, BadInput) as error:
-            desk.note_ask(name, group, Ask(asked_at, Outcome.FAILING, str(error)[:ERROR_MAX]))
+            desk.note_ask(name, group, Ask(asked_at, Outcome.FAILING, self._words(error)))
             self._fail(name, error)
             return Outcome.FAILING
         desk.take(readings, group, self._now_s())
@@ -89,6 +94,10 @@ class Puller:
         if desk.note_circuit(name, desk.circuit(name).succeed()):
             log.info("circuit closed", extra={"provider": name})
         return Outcome.ANSWERED
+
+    def _words(self, error: Exception) -> str:
+        """What is stored of an error: a vendor may repeat the key in it."""
+        return self._hide(str(error))[:ERROR_MAX]
 
     def _fail(self, name: str, error: TryLater | BadInput) -> None:
         if isinstance(error, QuotaSpent):
@@ -98,7 +107,7 @@ class Puller:
             self.unreadable_total += 1
             self._bury(self._doors[name].last_body, str(error), f"macro.{name}")
         hint_s = error.wait_s if isinstance(error, TryLater) else None
-        circuit = self._desk.circuit(name).fail(self._now_s(), hint_s, str(error)[:ERROR_MAX])
+        circuit = self._desk.circuit(name).fail(self._now_s(), hint_s, self._words(error))
         self._desk.note_circuit(name, circuit)
         extra = {"provider": name, "failures": circuit.failures, "open_until": circuit.open_until, "error": str(error)}
         log.warning("circuit opened", extra=extra)

@@ -8,7 +8,9 @@ import logging
 from common.errors import ConfigError
 from common.ground import Ground, lay_ground
 from common.publisher import publish_dead
+from common.redact import Mask
 from common.service import Service
+from common.settings import secret_values
 from macro_ingestor.configured import Cast, Configured, configure
 from macro_ingestor.desk import Desk, Known
 from macro_ingestor.door import Door, DoorLimits
@@ -36,7 +38,7 @@ async def main(service: Service[MacroSettings]) -> None:
     known: Known = await persevere(lambda: load(database))
     desk = Desk(cast.chains, cast.offers(), known)
     doors = open_doors(service, cast, ground)
-    puller = make_puller(cast, desk, doors, ground)
+    puller = make_puller(cast, desk, doors, ground, Mask(secret_values(settings)))
 
     def committed(written: Written) -> None:
         ground.outbox.wake()
@@ -91,7 +93,7 @@ def open_doors(service: Service[MacroSettings], cast: Cast, ground: Ground) -> d
     return doors
 
 
-def make_puller(cast: Cast, desk: Desk, doors: dict[str, Door], ground: Ground) -> Puller:
+def make_puller(cast: Cast, desk: Desk, doors: dict[str, Door], ground: Ground, mask: Mask) -> Puller:
     """A puller that knows the quotas and buries what can not be read."""
     database, clock = ground.store.database, ground.clock
 
@@ -105,4 +107,4 @@ def make_puller(cast: Cast, desk: Desk, doors: dict[str, Door], ground: Ground) 
     def bury(raw: bytes, reason: str, source: str) -> None:
         publish_dead(ground.publisher, raw, reason, source)
 
-    return Puller(desk, doors, now_s, read_spent, bury)
+    return Puller(desk, doors, now_s, read_spent, bury, mask.hide)

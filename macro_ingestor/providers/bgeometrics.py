@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from common.contracts import format_time
 from common.errors import BadInput, Refused, TryLater
-from macro_ingestor.answers import as_rows, read_decimal, read_json, read_time, write_decimal
+from macro_ingestor.answers import as_row, as_rows, read_decimal, read_json, read_time, write_decimal
 from macro_ingestor.chains import Offer, offer_day
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.quota import HOUR_S, Quota
@@ -44,8 +44,9 @@ def parse_rows(body: bytes, column: str) -> list[Reading]:
     """Readings of one metric; raises TryLater or Refused for an error in the body, BadInput for what is no answer."""
     answer = read_json(body)
     if isinstance(answer, dict):
-        text = f"bgeometrics: {str(answer)[:200]}"  # pyright: ignore[reportUnknownArgumentType]
-        raise TryLater(text) if "429" in text or "limit" in text.lower() else Refused(text)
+        error = as_row(answer, "bgeometrics' answer")  # pyright: ignore[reportUnknownArgumentType]
+        text = f"bgeometrics: {error.get('status')}: {error.get('error')} {error.get('message')}"[:200]
+        raise TryLater(text) if error.get("status") == 429 or "limit" in text.lower() else Refused(text)
     _, key = METRICS[column]
     readings: list[Reading] = []
     for row in as_rows(answer, "bgeometrics' answer"):
