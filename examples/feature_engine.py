@@ -51,7 +51,14 @@ SELECT symbol, extract(epoch FROM time)::bigint AS time, c, complete, rev FROM r
 LOAD_SECONDS = """
 SELECT symbol, extract(epoch FROM time)::bigint AS time, buy_vol, sell_vol, n, complete, rev FROM footprint_1s
  WHERE time >= to_timestamp($1)
+UNION ALL
+SELECT symbol, extract(epoch FROM time)::bigint, 0, 0, 0, true, rev FROM footprint_deleted
+ WHERE time >= to_timestamp($1)
 """
+"""With the seconds that were deleted: an older message of one may come once more. One that came back is in both."""
+
+KINDS = ("1m", "1s", "beat")
+"""Last words of the keys that we understand."""
 
 Row = dict[str, Any]
 
@@ -75,18 +82,16 @@ class Engine:
     def __init__(self) -> None:
         self.symbols: dict[str, Symbol] = {}
         self.repeated = 0
-        self.is_in_doubt = False
-        """A deleted row was told of again, which only the table can explain."""
         self._from_s = (0, 0)
 
     def load(self, bars: Iterable[Row], seconds: Iterable[Row], bars_from_s: int, seconds_from_s: int) -> None:
         """Begin anew from the tables; what was announced meanwhile is in them already, or waits in the queue."""
-        self.symbols, self._from_s, self.is_in_doubt = {}, (bars_from_s, seconds_from_s), False
+        self.symbols, self._from_s = {}, (bars_from_s, seconds_from_s)
         for row in bars:
             self._symbol(row["symbol"]).bars[row["time"]] = row
         for row in seconds:
             symbol = self._symbol(row["symbol"])
-            symbol.seconds[row["time"]] = row
+            self._keep(symbol.seconds, row, seconds_from_s)
             symbol.heard_to_s = max(symbol.heard_to_s, row["time"] + 1)
 
     def see(self, kind: str, row: Row) -> list[Row]:
@@ -131,7 +136,6 @@ class Engine:
         known = rows.get(row["time"])
         if row["time"] < from_s or (known is not None and row["rev"] <= known["rev"]):
             self.repeated += known is not None
-            self.is_in_doubt |= known is not None and known.get("n") == 0 and row["n"] > 0
             return False
         rows[row["time"]] = row
         return True
@@ -197,7 +201,7 @@ async def follow(engine: Engine, rmq_url: str, ts_dsn: str) -> None:
         reload_at = 0.0
         while True:
             # Also from time to time: a full queue drops its oldest messages without a word.
-            if engine.is_in_doubt or loop.time() >= reload_at:
+            if loop.time() >= reload_at:
                 await load_tables(engine, ts_dsn)
                 reload_at = loop.time() + RELOAD_EVERY_S
                 print(f"loaded {len(engine.symbols)} symbols", file=sys.stderr, flush=True)
@@ -206,8 +210,9 @@ async def follow(engine: Engine, rmq_url: str, ts_dsn: str) -> None:
             if message is None:
                 raise ConnectionError("the broker closed the channel")
             kind = (message.routing_key or "").rpartition(".")[2]
-            for features in engine.see(kind, read_message(message.body)):
-                print(json.dumps(features), flush=True)
+            if kind in KINDS:  # more may come
+                for features in engine.see(kind, read_message(message.body)):
+                    print(json.dumps(features), flush=True)
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await message.ack()
     finally:
@@ -255,6 +260,8 @@ async def main() -> Engine:
 
 
 if __name__ == "__main__":
+    if missing := [name for name in ("RMQ_URL", "TS_DSN") if not os.environ.get(name)]:
+        sys.exit(f"not set: {', '.join(missing)}")
     known = asyncio.run(main())
     if name := os.environ.get("FEATURES_FILE"):
         Path(name).write_text(json.dumps(describe(known)), encoding="utf-8")

@@ -34,19 +34,23 @@ Message = tuple[str, Mapping[str, Any], dict[str, Any]]
 
 
 class Newest:
-    """The highest `rev` per routing key and time: the one thing every consumer has to remember."""
+    """The highest `rev` per routing key and time: the one thing every consumer has to remember.
+
+    It grows with every row: who listens for days drops what is older than it needs.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], dict[str, Any]] = {}
 
     def is_news(self, key: str, body: dict[str, Any]) -> bool:
-        """Keep a body if its rev is the highest so far; a beat has no rev and is always news."""
-        if "rev" not in body:
+        """Keep a body if its rev is the highest so far; beats and registry events have none and are always news."""
+        row = body.get("signalId") or body.get("time") or body.get("day")
+        if row is None or not ("rev" in body or "signalId" in body):
             return True
-        known = self.rows.get((key, body["time"]))
-        if known is not None and body["rev"] <= known["rev"]:
+        known = self.rows.get((key, row))
+        if known is not None and body.get("rev", 0) <= known.get("rev", 0):
             return False
-        self.rows[key, body["time"]] = body
+        self.rows[key, row] = body
         return True
 
 
@@ -119,7 +123,7 @@ def main() -> None:
     parser.add_argument("--follow", action="store_true", help="go on when the end is reached")
     parser.add_argument("--live", action="store_true", help="not the log: what is published from now on, beats too")
     given = parser.parse_args()
-    url, newest = os.environ["RMQ_URL"], Newest()
+    url, newest = os.environ.get("RMQ_URL") or parser.error("RMQ_URL is not set"), Newest()
     idle_s = None if given.follow or given.live else 2.0
     messages = listen(url) if given.live else replay(url, read_offset(given.offset), idle_s)
     try:
