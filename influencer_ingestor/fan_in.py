@@ -58,6 +58,10 @@ class FanIn:
             self._remove(user)
             self._dedup.drop(user)
 
+    def waiting(self, user: str) -> int:
+        """How many arrivals of an account are in the queue."""
+        return self._waiting.get(user, 0)
+
     def offer(self, arrived: Arrived) -> tuple[Offer, FirstSeen | None]:
         """Take one arrival; with COPY also how it came first, for `Pair.copied`."""
         user = arrived.fill.user

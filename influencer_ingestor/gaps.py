@@ -166,6 +166,21 @@ class Chain:
         gap.recorded = True
         self._close(gap, GapStatus.SOURCE_MISSING)
 
+    def recount(self, gap: Gap, stored: list[Fill]) -> None:
+        """Judge a gap by all stored fills of its times: of some the process that wrote them is gone.
+
+        It is repaired if a walk from `expected` comes by `found`; what surrounds the gap may be among them.
+        """
+        position, steps = gap.expected, 0
+        for fill in order_fills(stored, gap.expected):
+            if steps and position == gap.found:
+                break
+            if fill.start != position:
+                return
+            position, steps = fill.end, steps + 1
+        if gap.status is GapStatus.OPEN and steps and position == gap.found:
+            self._close(gap, GapStatus.REPAIRED)
+
     def _rejoin(self) -> list[Released]:
         """Let go what completes the newest millisecond: with it, all its fills chain, whatever their order was so far.
 
