@@ -17,6 +17,7 @@ from ops.demo_cuts import Cut, choose_cuts, plan_cut, plan_start
 from ops.demo_features import Comparison, compare_known, read_known
 from ops.demo_judge import Verdict, ask_venue, count_fallback_rows, name_faults, read_stored, summarize
 from ops.demo_macro import judge_macro, start_macro
+from ops.demo_metric import judge_metric, start_metric
 from ops.demo_picture import IDS_MAX, PRIMARY, Picture, speeches_of
 from ops.demo_processes import (
     FEATURE_ENGINE,
@@ -35,8 +36,8 @@ from ops.services import Servers
 BACKFILL_MINUTES = 100
 SETTLE_TIMEOUT_S = 20.0
 SETTLED_AGE_S = 4.0
-REGISTRY_MS = 3_000
-"""What the run of the registry adds to the preparations, before which the first cut is planned."""
+PREPARE_MS = 6_000
+"""About what all that is started takes; the first cut is planned before it."""
 QUIET_S, QUIET_TIMEOUT_S = 1.0, 10.0
 
 
@@ -79,6 +80,7 @@ class Play:
         self._ingestor: Child | None = None
         self._engine: Child | None = None
         self._macro: Child | None = None
+        self._metric: Child | None = None
         self._cuts = deque[tuple[int, Cut]]()
         self._cut_until_s = 0.0
         self._start_s = 0
@@ -111,8 +113,7 @@ class Play:
             if self._plan.loopback and FEATURE_ENGINE.is_file():
                 self._engine = await start_feature_engine(self._folder, self._servers)
                 stack.push_async_callback(self._engine.stop)
-            told = await registered
-            await asyncio.gather(self._start_ingestor(stack), self._start_macro(stack))
+            told, *_ = await asyncio.gather(registered, self._start_ingestor(stack), self._start_metric(stack), self._start_macro(stack))
             with open_view(self._picture) as view:
                 self.is_watching = True
                 if told:
@@ -126,7 +127,7 @@ class Play:
     # ---- prepare
 
     async def _open_venue(self, stack: AsyncExitStack) -> None:
-        start_ms = plan_start(self._clock.wall_ms() + REGISTRY_MS, self._plan.cuts[0])
+        start_ms = plan_start(self._clock.wall_ms() + PREPARE_MS, self._plan.cuts[0])
         venue = self._venue = await start_venue(self._folder, self._plan.symbols, start_ms)
         stack.push_async_callback(venue.stop)
         told = await self._http.get(venue, "/_oracle/status")
@@ -164,6 +165,11 @@ class Play:
         if self._venue is not None:
             self._macro = await start_macro(self._folder, self._servers, self._venue)
             stack.push_async_callback(self._macro.stop)
+
+    async def _start_metric(self, stack: AsyncExitStack) -> None:
+        if self._venue is not None:
+            self._metric = await start_metric(self._folder, self._servers, self._venue)
+            stack.push_async_callback(self._metric.stop)
 
     # ---- watch
 
@@ -262,6 +268,11 @@ class Play:
             features = await self._judge_features(con, self._engine)
             self._faults += features.faults
             lines.append(features.line())
+        if self._metric is not None and self._venue is not None:
+            pairs, begun_s = self._plan.symbols, self._start_s
+            metric = await judge_metric(con, self._http, self._venue, self._metric, pairs, begun_s)
+            self._faults += metric.faults
+            lines.append(metric.line())
         if self._macro is not None and self._venue is not None:
             macro = await judge_macro(con, self._http, self._venue, self._macro)
             self._faults += macro.faults
