@@ -210,10 +210,15 @@ def _select(table: str, fields: Sequence[str]) -> str:
 def _columns(records: Iterable[asyncpg.Record], fields: Sequence[str]) -> dict[int, Fields]:
     return {
         record["time"]: {
-            name: record[name] if name in _WHOLE_NUMBERS else trim_decimal(record[name]) for name in fields
+            name: record[name] if name in _WHOLE_NUMBERS else _trimmed(record[name]) for name in fields
         }
         for record in records
     }
+
+
+def _trimmed(number: str | None) -> str:
+    # A fallback's candle that is still there tells no volume of takers: it differs, and is named so.
+    return "null" if number is None else trim_decimal(number)
 
 
 def _marks(records: Iterable[asyncpg.Record]) -> dict[int, tuple[int, bool]]:
