@@ -64,8 +64,14 @@ class OpenGap(msgspec.Struct, frozen=True):
     "--samples-days", envvar="RETAIN_SAMPLES_DAYS", show_envvar=True, type=click.IntRange(2, 36_500), default=30,
     show_default=True, help="Keep the spreads of book_samples so many days.",
 )  # fmt: skip
+@click.option(
+    "--metrics-days", envvar="RETAIN_METRICS_DAYS", show_envvar=True, type=click.IntRange(1, 36_500), default=100,
+    show_default=True, help="Keep the windows of metric_15s so many days.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
-def retain(dsn: str | None, footprint_days: int, bars_days: int, samples_days: int, dry_run: bool) -> None:
+def retain(
+    dsn: str | None, footprint_days: int, bars_days: int, samples_days: int, metrics_days: int, dry_run: bool
+) -> None:
     """Drop whole chunks that are older than they must be kept; to be run once a day.
 
     The login must own the tables (as the one that migrates does): nobody else may drop chunks.
@@ -73,7 +79,9 @@ def retain(dsn: str | None, footprint_days: int, bars_days: int, samples_days: i
     A chunk that an open gap still touches is kept and named, until `trading-bus gaps --repair` has ended the gap.
     TimescaleDB's Community edition drops chunks by its own policies: there only marks of deleted seconds go.
     """
-    days = {"footprint_1s": footprint_days, "raw_bars": bars_days, "book_samples": samples_days}
+    days = {
+        "footprint_1s": footprint_days, "raw_bars": bars_days, "book_samples": samples_days, "metric_15s": metrics_days
+    }  # fmt: skip
     asyncio.run(_retain(find_dsn(dsn), days, dry_run))
 
 

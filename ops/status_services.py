@@ -76,7 +76,7 @@ SERVICES: tuple[ServiceKind, ...] = (
         MetricSettings,
         {
             "rows": "no window was written: the service's log; without venue time (vendor time, trades) there is none",
-            "vendor": "the futures venue does not answer: its columns are null meanwhile; `trading-bus doctor`",
+            "vendor": "the futures venue does not answer: its columns are null meanwhile; the service's log",
             "trades": "the trades' service is behind: look at `ohlcv` first; cvd_delta is null until it has caught up",
             "writing": "the database does not take rows: `trading-bus doctor`, then the service's log",
             "publishing": "the broker does not confirm: look at its alarms and disk; nothing is lost meanwhile",
