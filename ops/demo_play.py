@@ -113,7 +113,9 @@ class Play:
             if self._plan.loopback and FEATURE_ENGINE.is_file():
                 self._engine = await start_feature_engine(self._folder, self._servers)
                 stack.push_async_callback(self._engine.stop)
-            told, *_ = await asyncio.gather(registered, self._start_ingestor(stack), self._start_metric(stack), self._start_macro(stack))
+            told, *_ = await asyncio.gather(
+                registered, self._start_ingestor(stack), self._start_metric(stack), self._start_macro(stack)
+            )
             with open_view(self._picture) as view:
                 self.is_watching = True
                 if told:
