@@ -135,8 +135,8 @@ class Listeners:
                     extra = {"account": watched.account.influencer_id, "reason": rotation.reason}
                     log.info("primary rotated", extra={**extra, "primary": rotation.primary})
                 for listener in watched.pair.deaf():
-                    self.deaf_total[str(listener)] += 1
-                    self.sockets[sockets[listener]].drop(f"deaf: missed what the other listener brought of {user}")
+                    reason = f"deaf: missed what the other listener brought of {user}"
+                    self.deaf_total[str(listener)] += self.sockets[sockets[listener]].drop(reason)
 
     def check(self, accounts: Iterable[Account]) -> Plan | None:
         """The plan for these accounts, None (and why, in `refusal`) when it would break a limit."""

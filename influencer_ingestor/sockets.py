@@ -92,10 +92,12 @@ class Socket:
         (self._some.set if feeds else self._some.clear)()
         self._nudge.set()
 
-    def drop(self, reason: str) -> None:
-        """Give the connection up and make a new one."""
-        if self.opened and not self._broken.done():
-            self._broken.set_exception(Reconnect(reason))
+    def drop(self, reason: str) -> bool:
+        """Give the connection up and make a new one; False when that is under way."""
+        if not self.opened or self._broken.done():
+            return False
+        self._broken.set_exception(Reconnect(reason))
+        return True
 
     @property
     def users(self) -> set[str]:
