@@ -111,6 +111,10 @@ async def test_nights_of_a_market(world: World) -> None:
     assert {(await world.row(s))["status"] for s in ("DOGE", "NEW", "XRP")} == {"EXCLUDED"}
 
 
+def test_the_pauses_between_tries() -> None:
+    assert sources.RETRY_PAUSES_S == (0.1, 1.0, 3.0)
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between tries, shortened: what they are is looked at elsewhere."""
@@ -175,6 +179,8 @@ async def test_without_exchange_info_nothing_changes(world: World) -> None:
         with pytest.raises(kind):
             await world.run()
         world.venue.fault("clear", venue="binance")
+    # Once, and three tries more.
+    assert world.venue.door.asked["binance", "/api/v3/exchangeInfo", 503] == 4
     assert await world.rows() == before
     assert world.heard == []
     assert await world.con.fetchval("SELECT count(DISTINCT run_at) FROM coin_registry_history") == 1

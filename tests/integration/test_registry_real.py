@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+from click.testing import CliRunner
+
 from registry import run as nightly
+from registry.command import registry
+from registry.defaults import load_rules
 from registry.facts import Status
 from registry.settings import RegistrySettings
 from registry.tables import read_rows, read_verdict
@@ -48,3 +53,10 @@ async def test_every_symbol_of_the_real_listing_is_judged(
         finally:
             await database.close()
         assert f"{len(judged)} symbols judged" in render_changes(report.night)
+
+    # New centroids from this night, and a file that the next run can read.
+    file = tmp_path / "centroids.json"
+    env = {"TS_DSN": settings.ts_dsn.get_secret_value()}
+    told = await asyncio.to_thread(CliRunner().invoke, registry, ["train", "--output", str(file)], env=env)
+    assert told.exception is None and "silhouette" in told.stdout, told.output
+    assert load_rules(centroids=file).centroids.trained_on.startswith("coin_registry_history")
