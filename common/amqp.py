@@ -22,11 +22,15 @@ FAILURES = (AMQPError, PAMQPException, OSError, RuntimeError, TimeoutError)
 UNWILLING_WAIT_S = 5.0
 """A wrong password or a missing vhost does not heal by asking often."""
 
+CLOSED_AT_ONCE = "closes the connection at once: is the vhost there, and may this login use it?"
+
 
 def try_later(error: BaseException) -> TryLater:
     """The project's name for a failure of the broker."""
-    unwilling = isinstance(error, ProbableAuthenticationError)
-    return TryLater(f"broker: {type(error).__name__}: {error}", wait_s=UNWILLING_WAIT_S if unwilling else None)
+    turned_away = "Connection.Close" in str(error)  # all that the library lets out of the broker's refusal
+    words = CLOSED_AT_ONCE if turned_away else f"{type(error).__name__}: {error}"
+    unwilling = turned_away or isinstance(error, ProbableAuthenticationError)
+    return TryLater(f"broker: {words}", wait_s=UNWILLING_WAIT_S if unwilling else None)
 
 
 @contextmanager

@@ -99,13 +99,16 @@ class Outbox:
 
     async def run(self) -> None:
         """Publish for ever: the live lane before the repair lane, in the order of commit."""
-        attempt, rng = 0, random.Random()
+        attempt, rng, told = 0, random.Random(), set[str]()
         while True:
             try:
                 rows = await self._turn()
             except TryLater as error:
                 self.failures_total += 1
-                if attempt == 0:
+                # The first is often the lost connection only; why there is no new one comes with the next.
+                kind = type(error.__cause__ or error).__name__
+                if kind not in told:
+                    told.add(kind)
                     log.warning("publishing stalled", extra={"owner": self.owner, "error": str(error)})
                 wait_s = full_jitter(attempt, self._limits.retry_first_s, self._limits.retry_max_s, rng)
                 attempt += 1
@@ -114,6 +117,7 @@ class Outbox:
             if attempt:
                 log.info("publishing again", extra={"owner": self.owner, "failures": attempt})
                 attempt = 0
+                told.clear()
             await self._pause(rows)
 
     async def take_over(self, only: str | None = None) -> dict[str, int]:

@@ -15,6 +15,7 @@ from common.publisher import AmqpPublisher
 from common.store import Store
 from ops.gaps_ledger import read_statuses
 from ops.gaps_venue import Say
+from ops.status import quiet_logs
 
 STALLED_MAX_S = 30.0
 """At the end the broker may take this long for one more message; what is left is published by others."""
@@ -44,8 +45,10 @@ async def open_outlet(dsn: str, rmq_url: str, owner: str, epoch: str, say: Say) 
             raise Refused(f"{owner} is at work elsewhere: wait for it")
         statuses.update(await read_statuses(store))
         publishing = asyncio.create_task(outbox.run())
-        yield Outlet(store, outbox)
-        await _empty(outbox, publishing, store, owner, say)
+        # Services decide the queues' arguments; that theirs differ from a command's defaults is no news.
+        with quiet_logs("common.bus"):
+            yield Outlet(store, outbox)
+            await _empty(outbox, publishing, store, owner, say)
     finally:
         if publishing is not None:
             publishing.cancel()

@@ -119,8 +119,6 @@ def words_of(error: Exception) -> str:
         return "nothing listens there"
     if isinstance(error.__cause__, asyncpg.UndefinedTableError):
         return f"the schema is not there ({error.__cause__}): `trading-bus migrate`"
-    if "Connection.Close" in str(error):  # all that the library lets out of the broker's refusal
-        return "the broker closes the connection at once: is the vhost there?"
     # What the source is stands before it already.
     return str(error).removeprefix("database: ").removeprefix("broker: ") or type(error).__name__
 

@@ -66,6 +66,7 @@ def compare_minutes(
             if excused or first_bar_s is None or k.open_s < first_bar_s:
                 counts.missing += 1
                 continue
+            counts.compared += 1
             found = compare_row(symbol, k.open_s, None, {})
         elif row.source != MARKET.source:
             counts.fallback += 1

@@ -273,3 +273,30 @@ async def test_database_lost_and_back(house: House) -> None:
                         break
                 await asyncio.sleep(0.05)
     assert len(set(await house.log())) == 250
+
+
+class Failing:
+    """A publisher that fails with these causes, one after the other, the last one for ever."""
+
+    def __init__(self, *causes: Exception) -> None:
+        self.causes = list(causes)
+        self.calls = 0
+
+    def refusal(self, message: OutgoingMessage) -> str | None:
+        return None
+
+    async def publish(self, messages: Sequence[OutgoingMessage], *, exchange: str = EXCHANGE) -> None:
+        self.calls += 1
+        cause = self.causes.pop(0) if len(self.causes) > 1 else self.causes[0]
+        raise TryLater(str(cause)) from cause
+
+
+async def test_the_log_says_why_it_stalls_once_for_each_reason(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    await house.store.commit(seconds("SOLUSDT", [T0]))
+    failing = Failing(RuntimeError("closed"), ConnectionError("login refused"), ConnectionError("login refused"))
+    outbox = Outbox(house.store.query, OWNER, failing, OutboxLimits(retry_first_s=0.001, retry_max_s=0.001))
+    async with Running(outbox), asyncio.timeout(5):
+        while failing.calls < 6:
+            await asyncio.sleep(0.01)
+    told = [vars(record)["error"] for record in caplog.records if record.message == "publishing stalled"]
+    assert told == ["closed", "login refused"]

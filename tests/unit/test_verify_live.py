@@ -82,6 +82,12 @@ def test_a_second_too_few_or_of_another_venue_is_named() -> None:
     assert (difference.field, difference.ours) == ("source of its seconds", "okx")
 
 
+def test_a_minute_that_nothing_explains_is_not_left_out_of_the_count() -> None:
+    candles, bars, seconds = market()
+    counts = judge(candles, bars[:1] + bars[2:], seconds)
+    assert (counts.compared, counts.equal, counts.wrong) == (3, 2, {T0 + 60})
+
+
 def test_what_the_ledger_or_a_fallback_explains_is_counted_apart() -> None:
     candles, bars, seconds = market(5)
     bars[0] = replace(bars[0], complete=False, grade=2, v="1")
