@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import httpx
 import msgspec
@@ -54,10 +54,24 @@ class _Passing(TryLater):
     """A failure that may pass by itself within seconds: worth a second try here."""
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True):
+    """What a host answered; names of headers in any case."""
+
     status: int
-    headers: httpx.Headers
+    headers: Mapping[str, str]
     body: bytes
+
+
+class Caller(Protocol):
+    """How a call is made: raises httpx.TransportError or TimeoutError, BadInput for a body that is too long."""
+
+    async def call(self, request: Request) -> Answer:
+        """Make one call."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
 
 
 class _VenueError(msgspec.Struct, frozen=True):
@@ -70,7 +84,8 @@ class _VenueError(msgspec.Struct, frozen=True):
 class RestClient:
     """Calls to one host; all clients of a host in a process share one `budget`, and with it the circuit.
 
-    `headers` go with every call. Raises ConfigError when `base_url` can never work.
+    `headers` go with every call of httpx, which makes them; a `caller` makes them instead (`common.lean_http`: for
+    many small ones). Raises ConfigError when `base_url` can never work.
     """
 
     def __init__(
@@ -81,24 +96,13 @@ class RestClient:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         headers: Mapping[str, str] | None = None,
+        caller: Caller | None = None,
     ) -> None:
-        try:
-            address = httpx.URL(base_url)
-        except httpx.InvalidURL as error:
-            raise ConfigError(f"{base_url!r} is not an address: {error}") from error
-        if address.scheme not in ("http", "https") or not address.host:
-            raise ConfigError(f"{base_url!r} is not an http:// or https:// address")
+        address = _address_of(base_url)
         self._budget, self._limits = budget, limits
         self._clock = clock or Clock()
         self._rng = rng or random.Random()
-        self._http = httpx.AsyncClient(
-            base_url=address,
-            headers=headers,
-            timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
-            limits=httpx.Limits(
-                max_connections=limits.connections_max, max_keepalive_connections=limits.connections_max
-            ),
-        )
+        self._caller = caller or _Httpx(address, limits, headers)
 
     @property
     def budget(self) -> WeightBudget:
@@ -115,7 +119,7 @@ class RestClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._caller.close()
 
     async def fetch(self, request: Request, priority: Priority = "live") -> bytes:
         """Make one call and return the body of its 200 answer, of at most `body_bytes_max`.
@@ -143,7 +147,7 @@ class RestClient:
         await self._spend(request, priority)
         try:
             async with asyncio.timeout(self._limits.call_timeout_s):
-                answer = await self._call(request)
+                answer = await self._caller.call(request)
         except (httpx.TransportError, TimeoutError) as error:
             raise _Passing(f"{request.path}: {type(error).__name__} {error}".rstrip()) from error
         except httpx.HTTPError as error:
@@ -165,19 +169,7 @@ class RestClient:
                 raise TryLater(f"{request.path}: no room in the budget", max(1.0, wait_s))
             await asyncio.sleep(wait_s)
 
-    async def _call(self, request: Request) -> _Answer:
-        method, headers = ("GET", None) if request.json_body is None else ("POST", _JSON)
-        async with self._http.stream(
-            method, request.path, params=list(request.params), content=request.json_body, headers=headers
-        ) as response:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > self._limits.body_bytes_max:
-                    raise BadInput(f"{request.path}: more than {self._limits.body_bytes_max} bytes")
-            return _Answer(response.status_code, response.headers, bytes(body))
-
-    def _judge(self, request: Request, answer: _Answer) -> bytes:
+    def _judge(self, request: Request, answer: Answer) -> bytes:
         """Turn an answer into its body or the error that says what to do; keeps the budget's books."""
         now_s = self._clock.monotonic_s()
         used: str = answer.headers.get(USED_WEIGHT_HEADER, "")
@@ -195,6 +187,43 @@ class RestClient:
         if answer.status >= 500 or answer.status == 408:
             raise (_Passing(what) if hint_s is None else TryLater(what, hint_s))
         raise Refused(what)
+
+
+class _Httpx:
+    """Calls by httpx."""
+
+    def __init__(self, address: httpx.URL, limits: RestLimits, headers: Mapping[str, str] | None) -> None:
+        self._limits = limits
+        self._http = httpx.AsyncClient(
+            base_url=address,
+            headers=headers,
+            timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
+            limits=httpx.Limits(
+                max_connections=limits.connections_max, max_keepalive_connections=limits.connections_max
+            ),
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def call(self, request: Request) -> Answer:
+        async with self._http.stream("GET", request.path, params=list(request.params)) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > self._limits.body_bytes_max:
+                    raise BadInput(f"{request.path}: more than {self._limits.body_bytes_max} bytes")
+            return Answer(response.status_code, response.headers, bytes(body))
+
+
+def _address_of(base_url: str) -> httpx.URL:
+    try:
+        address = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{base_url!r} is not an address: {error}") from error
+    if address.scheme not in ("http", "https") or not address.host:
+        raise ConfigError(f"{base_url!r} is not an http:// or https:// address")
+    return address
 
 
 def _venue_text(body: bytes) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from common.clock import Clock
 from common.errors import TryLater
 from common.ground import lay_ground
+from common.lean_http import LeanHttp
 from common.listings import Listing, choose_symbols, status_header
 from common.registry_follower import RegistryFollower
 from common.rest import RestClient, RestLimits, WeightBudget
@@ -46,7 +47,9 @@ async def main(service: Service[MetricSettings]) -> None:
         connections_max=settings.calls_at_once,
     )  # fmt: skip
     budget = WeightBudget(settings.futures_weight_per_min, settings.weight_share())
-    rest = RestClient(settings.futures_rest_url, budget, limits, clock)
+    # Open interest takes a call per symbol and window: most of what this process does.
+    lean = LeanHttp(settings.futures_rest_url, limits)
+    rest = RestClient(settings.futures_rest_url, budget, limits, clock, caller=lean)
     service.on_stop("rest", rest.close)
     okx = open_fallback(service, clock, limits)
     samples = Samples(SampleLimits(ahead_ms_max=settings.sample_ahead_ms_max))
