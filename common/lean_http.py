@@ -7,7 +7,7 @@ import httpx
 from yarl import URL
 
 from common.errors import BadInput
-from common.rest import Answer, RestLimits
+from common.rest import JSON_HEADERS, Answer, RestLimits
 from common.venues.market import Request
 
 CHUNK_BYTES = 2**16
@@ -29,7 +29,10 @@ class LeanHttp:
         """Make one call; errors as `common.rest.Caller` says."""
         url = URL(self._base_url + request.path)
         try:
-            async with self._session.get(url, params=list(request.params), allow_redirects=False) as response:
+            method, headers = ("GET", None) if request.json_body is None else ("POST", JSON_HEADERS)
+            async with self._session.request(
+                method, url, params=list(request.params), data=request.json_body, headers=headers, allow_redirects=False
+            ) as response:
                 body = bytearray()
                 async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                     body += chunk

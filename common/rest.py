@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Priority = Literal["live", "background"]
 
 USED_WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
-_JSON = {"Content-Type": "application/json"}
+JSON_HEADERS = {"Content-Type": "application/json"}
 
 
 class RestLimits(msgspec.Struct, frozen=True):
@@ -207,7 +207,10 @@ class _Httpx:
         await self._http.aclose()
 
     async def call(self, request: Request) -> Answer:
-        async with self._http.stream("GET", request.path, params=list(request.params)) as response:
+        method, headers = ("GET", None) if request.json_body is None else ("POST", JSON_HEADERS)
+        async with self._http.stream(
+            method, request.path, params=list(request.params), content=request.json_body, headers=headers
+        ) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from common.errors import ConfigError
 from common.feed import stream_url
 from common.ground import Ground, lay_ground
+from common.lean_http import LeanHttp
 from common.metrics import make_histogram
 from common.publisher import publish_dead
 from common.rest import RestClient, RestLimits, WeightBudget
@@ -112,6 +113,7 @@ def open_info(service: Service[InfluencerSettings], settings: InfluencerSettings
         call_timeout_s=2 * settings.rest_timeout_s, connections_max=settings.fetches_at_once + 2,
     )  # fmt: skip
     budget = WeightBudget(settings.weight_per_min, background_share=settings.poll_share)
-    rest = RestClient(urlunsplit(parts._replace(path=folder, query="")), budget, limits, ground.clock)
+    base_url = urlunsplit(parts._replace(path=folder, query=""))
+    rest = RestClient(base_url, budget, limits, ground.clock, caller=LeanHttp(base_url, limits))
     service.on_stop("info", rest.close)
     return Info(rest, f"/{name}", ground.clock)

@@ -31,6 +31,7 @@ COMMANDS = {
     "outbox": ("ops.outbox:outbox", "Show and drain messages that wait for the broker."),
     "retain": ("ops.retain:retain", "Drop rows that are older than they must be kept."),
     "gaps": ("ops.gaps:gaps", "List what is missing, and repair by hand what no ingestor repairs."),
+    "influencer": ("ops.influencer:influencer", "Say whose positions are followed; make their signals again."),
     "macro": ("ops.macro:macro", "Ask the vendors of macro data."),
     "dead": ("ops.dead:dead", "Look at dead letters, send them again, or throw them away."),
     "record": ("ops.record:record", "Record what a venue sends, frame by frame."),

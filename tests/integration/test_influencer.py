@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.influencer_stage import ANN, BEN, InfluencerStage, open_influencer_stage, trades
+from tests.influencer_stage import ANN, BEN, InfluencerStage, address, open_influencer_stage, trades
 
 ALL = ("open", "increase", "decrease", "flip", "close")
 
@@ -32,4 +35,105 @@ async def test_every_change_is_signalled_once(stage: InfluencerStage) -> None:
     await stage.live(2, within_s=3.0)
     await stage.play(*trades(BEN, ALL, coin="BTC"), *trades(ANN, ALL, coin="xyz:CL"))
     await stage.judge()
+    assert await process.stop() == 0, process.tail()
+
+
+async def call(stage: InfluencerStage, *words: str) -> tuple[int, str, str]:
+    """`trading-bus influencer ...`: exit code, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from ops.cli import main; main()", "influencer", *words,
+        env={**os.environ, "TS_DSN": stage.stage.dsn}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_more_accounts_than_the_venue_tracks(stage: InfluencerStage) -> None:
+    """The less important ones are polled; the venue's own error teaches how many it tracks."""
+    users = [address(n) for n in range(1, 7)]
+    await stage.open_venue("--hyperliquid-users-max", "4")
+    for n, user in enumerate(users):
+        await stage.watch(user, priority=10 - n)
+    process = await stage.start(users_max=5, poll_every_min_ms=100, sockets_per_listener=2)
+    await stage.live(4)
+    await stage.listen()
+    check = await stage.check("accounts")
+    assert check["detail"]["polled_accounts"] == ["w5", "w6"]
+    assert (await stage.check("configuration"))["detail"]["users_max"] == 4
+    await stage.play(*[step for user in users for step in trades(user, ALL)])
+    await stage.judge()
+    rows = await stage.con.fetch("SELECT DISTINCT influencer_id, metadata->>'source' AS source FROM influencer_signals")
+    assert {r["influencer_id"]: r["source"] for r in rows} == {
+        f"w{n}": "live" if n <= 4 else "repair" for n in range(1, 7)
+    }
+    # A place becomes free: the next one is heard, within the venue's limit.
+    assert (await call(stage, "remove", "w1"))[0] == 0
+    del stage.names[users[0]]
+
+    async def moved() -> bool:
+        return (await stage.check("accounts")).get("detail", {}).get("polled_accounts") == ["w6"]
+
+    await stage.stage.until(moved, 5, "w5 is heard", 0.05)
+    await stage.live(4)
+    await stage.con.execute("DELETE FROM influencer_signals WHERE influencer_id = 'w1'")
+    stage.messages[:] = [m for m in stage.messages if m["influencerId"] != "w1"]
+    await stage.play(*[step for user in users for step in trades(user, ALL, coin="SOL")])
+    await stage.judge()
+    assert (await stage.check("configuration"))["detail"]["users_max"] == 4
+    told = await stage.stage.oracle("hyperliquid/status")
+    (client,) = told["clients"].values()
+    assert client["users_most"] <= 4 and client["connections_most"] <= 4
+    assert await process.stop() == 0, process.tail()
+
+
+async def test_a_plan_beyond_the_limits_is_refused_with_the_arithmetic(stage: InfluencerStage) -> None:
+    await stage.open_venue()
+    for n in range(1, 15):
+        await stage.watch(address(n))
+    process = await stage.start(users_max=2, weight_per_min=200, poll_every_max_s=30)
+    assert process.process is not None and await asyncio.wait_for(process.process.wait(), 15) == 2
+    assert "12 accounts beyond the 2 users are polled" in process.tail()
+    process = await stage.start("sockets", sockets_per_listener=6)
+    assert process.process is not None and await asyncio.wait_for(process.process.wait(), 15) == 2
+    assert "2 listeners x 6 sockets = 12 connections, above the limit of 10" in process.tail()
+
+
+async def test_the_command_line(stage: InfluencerStage) -> None:
+    loud = "0x" + "A" * 40
+    code, out, _ = await call(stage, "add", loud, "--id", "ann", "--market", "ETH", "--priority", "3")
+    assert (code, out) == (0, "ann: added\n")
+    code, _, err = await call(stage, "add", "0x12", "--id", "x")
+    assert code == 2 and "is not an address" in err
+    code, _, err = await call(stage, "add", BEN, "--id", "ann")
+    assert code == 2 and "an id belongs to one account" in err
+    file = stage.stage.folder / "whales.yml"
+    file.write_text(
+        f"- {{address: '{ANN}', id: ann, markets: [ETH-PERP], priority: 3}}\n- {{address: '{BEN}', id: ben}}\n"
+    )
+    code, out, _ = await call(stage, "import", str(file))
+    assert (code, out) == (0, "2 accounts: 1 added, 0 changed, 1 unchanged\n")
+    file.write_text(f"- {{address: '{ANN}', id: ann, colour: red}}\n")
+    code, _, err = await call(stage, "import", str(file))
+    assert code == 2 and "colour" in err and len(err.splitlines()) == 1
+    code, out, _ = await call(stage, "list")
+    assert code == 0 and ANN in out and "only ETH-PERP" in out
+    # Signals made again are the same; one that went is written and published again.
+    await stage.open_venue()
+    stage.names = {ANN: "ann", BEN: "ben"}
+    process = await stage.start()
+    await stage.live(2)
+    await stage.listen()
+    await stage.play(*trades(ANN, ALL), *trades(BEN, (*ALL, "liquidate"), coin="BTC"))
+    before = await stage.judge()
+    since = "2020-01-01T00:00:00Z"
+    code, out, err = await call(stage, "replay", "--since", since)
+    assert code == 0 and f"{before} signals, {before} stored, 0 missing" in out, err
+    ids = {r["signal_id"] for r in await stage.con.fetch("SELECT signal_id FROM influencer_signals")}
+    await stage.con.execute("DELETE FROM influencer_signals WHERE influencer_id = 'ben'")
+    code, out, err = await call(stage, "replay", "--since", since)
+    assert code == 1 and "are missing" in err
+    code, out, err = await call(stage, "replay", "--since", since, "--write")
+    assert code == 0 and "now written" in out, err
+    assert {r["signal_id"] for r in await stage.con.fetch("SELECT signal_id FROM influencer_signals")} == ids
+    assert (await call(stage, "remove", "nobody"))[0] == 1
     assert await process.stop() == 0, process.tail()
