@@ -15,6 +15,7 @@ from pamqp.exceptions import PAMQPException
 from yarl import URL
 
 from common.errors import TryLater
+from common.settings import RABBITMQ
 
 FAILURES = (AMQPError, PAMQPException, OSError, RuntimeError, TimeoutError)
 """What the library raises while a broker is away, slow, frozen or unwilling."""
@@ -131,7 +132,11 @@ class Link:
 
 
 async def open_link(url: str, name: str, *, heartbeat_s: int, timeout_s: float) -> Link:
-    """Connect and open a channel; raises TryLater. `name` is what the broker's management shows."""
+    """Connect and open a channel; raises TryLater, ConfigError when `url` is no address.
+
+    `name` is what the broker's management shows.
+    """
+    RABBITMQ.require(url, "broker (RMQ_URL)")
     target = URL(url).update_query(heartbeat=heartbeat_s, name=name)
     wire = _Wire(target)
     connection = _Connection(target, transport_factory=wire)

@@ -13,6 +13,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMe
 
 from common.amqp import FAILURES, named_failures
 from common.errors import TryLater
+from common.settings import RABBITMQ
 
 
 class BusLimits(msgspec.Struct, frozen=True):
@@ -42,7 +43,8 @@ class BusMessage(msgspec.Struct, frozen=True):
 
 
 async def connect_bus(url: str, name: str, limits: BusLimits) -> AbstractConnection:
-    """Open a connection that notices a dead peer; raises TryLater."""
+    """Open a connection that notices a dead peer; raises TryLater, ConfigError when `url` is no address."""
+    RABBITMQ.require(url, "broker (RMQ_URL)")
     with named_failures():
         async with asyncio.timeout(limits.connect_timeout_s):
             properties: dict[str, aio_pika.abc.FieldValue] = {"connection_name": name}

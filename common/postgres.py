@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from common.errors import ConfigError, Reconnect, TryLater
+from common.settings import POSTGRES
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -28,6 +29,7 @@ _DOUBTFUL = (
     TimeoutError,
 )
 _WRONG_SETUP = (
+    asyncpg.ClientConfigurationError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,
@@ -83,9 +85,10 @@ async def connect(dsn: str, name: str, limits: PostgresLimits | None = None) -> 
     """Open one connection whose server gives a vanished client up within seconds.
 
     `name` is what pg_stat_activity shows. Raises Reconnect while the server is away, TryLater when it has no room,
-    ConfigError when it refuses the login or the database does not exist.
+    ConfigError when it refuses the login, the database does not exist, or this is no address.
     """
     limits = limits or PostgresLimits()
+    POSTGRES.require(dsn, "database (TS_DSN)")
     with named_errors():
         async with asyncio.timeout(limits.connect_timeout_s):
             con = await asyncpg.connect(

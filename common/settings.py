@@ -41,6 +41,13 @@ class Dsn:
             raise ValueError(f"is not an address like {self.example}")
         return value
 
+    def require(self, value: str, what: str) -> None:
+        """Raise ConfigError, which names `what` and quotes nothing, when it can not be an address of this kind."""
+        try:
+            self.check(SecretStr(value))
+        except ValueError as error:
+            raise ConfigError(f"{what}: {error}") from None
+
 
 POSTGRES = Dsn("postgresql://user:password@host:5432/database", ("postgresql", "postgres"))
 RABBITMQ = Dsn("amqp://user:password@host:5672/vhost", ("amqp", "amqps"))
