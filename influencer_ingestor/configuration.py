@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -36,28 +37,32 @@ class Configuration:
         self.listening = False
 
     async def run(self, follow: Follow) -> None:
-        """Follow the table for ever."""
-        self._stale.set()
+        """Follow the table for ever; raises ConfigError where the first reading can not be followed."""
+        # Outside the group, so that what is wrong with it is told by its own name.
+        await self._read(follow)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(), name="listen")
             group.create_task(self._read_when_stale(follow), name="read")
 
     async def _read_when_stale(self, follow: Follow) -> None:
         while True:
-            try:
+            # Now and then it is read whatever was notified.
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self._stale.wait()
-            except TimeoutError:
-                pass
+            await self._read(follow)
+
+    async def _read(self, follow: Follow) -> None:
+        while True:
             self._stale.clear()
             try:
                 rows = await self._query(sql.READ_ACCOUNTS)
                 await follow([account for account in map(read_account, rows) if self._owns(account)])
                 self.read_s = self._clock.monotonic_s()
+                return
             except TryLater as error:
                 log.warning("configuration not read", extra={"error": str(error)})
                 await asyncio.sleep(max(RETRY_S, error.wait_s or 0.0))
-                self._stale.set()
 
     def _owns(self, account: Account) -> bool:
         return account.enabled and self._shard.owns(account.influencer_id)

@@ -87,6 +87,9 @@ class Socket:
 
     def want(self, feeds: dict[Feed, None], backoff: tuple[float, float]) -> None:
         """Set the feeds to carry, and between what bounds to wait before trying again."""
+        if feeds.keys() != self._wanted.keys():
+            # Others went: there may be room now.
+            self._refused_until.clear()
         self._wanted, self._backoff = dict(feeds), backoff
         self._lone = next((user for kind, user in feeds if kind == ORDERS), self._lone)
         (self._some.set if feeds else self._some.clear)()

@@ -102,6 +102,8 @@ class InfluencerStage:
         """Wait until both listeners hear so many accounts, and their fills since the cursor are stored."""
 
         async def ready() -> bool:
+            newest = self.stage.ingestors[-1]
+            assert newest.alive(), newest.tail()
             if not (self.stage.folder / "influencer.port").exists():
                 return False
             try:

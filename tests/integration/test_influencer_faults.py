@@ -1,4 +1,4 @@
-"""What can go wrong between an account's fill and its signal; judged by a recount of what the sandbox's accounts did."""
+"""What can go wrong between a fill and its signal; judged by a recount of what the sandbox's accounts did."""
 
 from __future__ import annotations
 
