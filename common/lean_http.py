@@ -24,6 +24,8 @@ class LeanHttp:
         )
         connector = aiohttp.TCPConnector(limit=limits.connections_max)
         self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=True)
+        # By itself it makes a call again when a connection breaks: one that no budget has seen.
+        self._session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
 
     async def call(self, request: Request) -> Answer:
         """Make one call; errors as `common.rest.Caller` says."""

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.5
 BREATH_S = 0.02
 """Between two batches of marked windows: due ones go in between."""
+EVIDENCE_FIELDS = len(Evidence.__struct_fields__)
 LIVE_AGE_S = 120
 """Messages about windows older than this go into the repair lane."""
 
@@ -172,10 +173,8 @@ def _columns_of(flow: Flow) -> dict[str, float | str | None]:
 async def _judge(con: Connection, windows: Sequence[Window]) -> list[Judged]:
     judged: list[Judged] = []
     for record in await con.fetch(sql.EVIDENCE, *sql.evidence_arguments(windows, PRIMARY)):
-        values = dict(record)
-        stored, idle = values.pop("stored"), values.pop("idle")
-        was = Flow(values.pop("stored_value"), values.pop("stored_source"))
-        evidence = Evidence(**values)
-        flow = judge_flow(evidence)
-        judged.append(Judged(evidence, flow, stored, flow == was, idle))
+        values = tuple(record)
+        evidence = Evidence(*values[:EVIDENCE_FIELDS])
+        flow, was = judge_flow(evidence), Flow(*values[EVIDENCE_FIELDS:-2])
+        judged.append(Judged(evidence, flow, values[-2], flow == was, values[-1]))
     return judged

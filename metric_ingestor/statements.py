@@ -23,12 +23,10 @@ def _at(seconds: str) -> str:
 
 
 EVIDENCE = f"""
-SELECT w.symbol, w.window_s AS window, coalesce(f.net, '') AS net, f.source_min, f.source_max, f.grade_min,
-       coalesce(extract(epoch FROM c.event_time)::bigint, 0) AS cursor_s,
-       coalesce(g.touched, false) AS touched, coalesce(g.idle, false) AS idle, g.minute_touched, f.minute_n,
-       f.minute_source_min, f.minute_source_max,
-       b.source AS bar_source, b.grade::int AS bar_grade, b.n AS bar_n,
-       m.symbol IS NOT NULL AS stored, m.cvd_delta AS stored_value, m.cvd_source AS stored_source
+SELECT w.symbol, w.window_s, coalesce(f.net, ''), f.source_min, f.source_max, f.grade_min,
+       coalesce(extract(epoch FROM c.event_time)::bigint, 0), coalesce(g.touched, false), g.minute_touched, f.minute_n,
+       f.minute_source_min, f.minute_source_max, b.source, b.grade::int, b.n,
+       m.cvd_delta, m.cvd_source, m.symbol IS NOT NULL AS stored, coalesce(g.idle, false) AS idle
   FROM (SELECT u.symbol, u.window_s, {_at("(u.window_s - 15)")} AS from_time, {_at("u.window_s")} AS to_time,
                {_at("((u.window_s - 1) / 60 * 60)")} AS minute
           FROM unnest($1::text[], $2::bigint[]) AS u(symbol, window_s)) w
@@ -56,7 +54,9 @@ SELECT w.symbol, w.window_s AS window, coalesce(f.net, '') AS net, f.source_min,
   LEFT JOIN metric_15s m ON m.symbol = w.symbol AND m.time = w.to_time
    AND m.time > {_at("$5::bigint")} AND m.time <= {_at("$6::bigint")}
 """
-"""What the tables say of windows, all read at one moment; the last two parameters bound the chunks looked at."""
+"""What the tables say of windows, all read at one moment: the fields of `Evidence` in their order, those of the stored
+`Flow`, whether there is a row, and whether the symbol was not wanted. The last two parameters bound the chunks.
+"""
 
 
 def evidence_arguments(windows: Sequence[Window], venue: str) -> list[object]:

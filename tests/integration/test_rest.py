@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from common.errors import BadInput, ConfigError, Refused, TryLater
+from common.lean_http import LeanHttp
 from common.rest import RestClient, RestLimits, WeightBudget
 from common.venues import binance_spot
 from common.venues.market import Request
@@ -56,9 +57,11 @@ async def host() -> AsyncIterator[Host]:
     await runner.cleanup()
 
 
-@pytest.fixture
-async def client(host: Host) -> AsyncIterator[RestClient]:
-    async with RestClient(host.url, WeightBudget(), FAST, rng=random.Random(1)) as client:
+@pytest.fixture(params=["httpx", "lean"])
+async def client(host: Host, request: pytest.FixtureRequest) -> AsyncIterator[RestClient]:
+    """Whoever makes the calls, all else is the same."""
+    caller = LeanHttp(host.url, FAST) if request.param == "lean" else None
+    async with RestClient(host.url, WeightBudget(), FAST, rng=random.Random(1), caller=caller) as client:
         yield client
 
 
