@@ -9,14 +9,14 @@ import sys
 
 import uvloop
 
-from benchmarks import latency, parts, saturated, whole
+from benchmarks import influencer, latency, parts, saturated, whole
 from benchmarks.bench import Answer, show
 
 
 async def measure() -> list[Answer]:
     """One question after the other, because the machine is shared enough."""
     answers: list[Answer] = []
-    for question in (saturated, whole, latency, parts):
+    for question in (saturated, whole, latency, influencer, parts):
         print(f"{question.__name__.rpartition('.')[2]} ..", file=sys.stderr, flush=True)
         answers += await question.measure()
     return answers

@@ -12,7 +12,7 @@ from common.clock import Clock
 from common.consuming import BusLimits
 from common.database import StoreLimits
 from common.errors import TryLater
-from common.outbox import Outbox
+from common.outbox import Outbox, OutboxLimits
 from common.publisher import AmqpPublisher
 from common.service import Service, SettingsT
 from common.settings import ServiceSettings
@@ -45,7 +45,10 @@ def describe_sizes(settings: ServiceSettings) -> TopologyLimits:
 
 
 async def lay_ground(
-    service: Service[SettingsT], app_id: str, headers_for: Callable[[str], str] = lambda symbol: ""
+    service: Service[SettingsT],
+    app_id: str,
+    headers_for: Callable[[str], str] = lambda symbol: "",
+    outbox_limits: OutboxLimits | None = None,
 ) -> Ground:
     """Connect, stand by until the right to write is ours, and begin to publish.
 
@@ -62,7 +65,7 @@ async def lay_ground(
     service.on_stop("store", store.close)
     service.on_stop("bus", bus.close)
     await wait_for_lock(service, store.acquire)
-    outbox = Outbox(store.query, service.owner, publisher)
+    outbox = Outbox(store.query, service.owner, publisher, outbox_limits)
     service.spawn("publisher", publisher.run())
     service.spawn("outbox", outbox.run())
     service.on_stop("last messages", lambda: empty_outbox(outbox))

@@ -10,6 +10,7 @@ from common.feed import stream_url
 from common.ground import Ground, lay_ground
 from common.lean_http import LeanHttp
 from common.metrics import make_histogram
+from common.outbox import OutboxLimits
 from common.publisher import publish_dead
 from common.rest import RestClient, RestLimits, WeightBudget
 from common.service import Service
@@ -30,6 +31,8 @@ from influencer_ingestor.tracing import Tracer, open_export
 from influencer_ingestor.watched import Watched
 from influencer_ingestor.writer import Writer
 
+BATCH_EVERY_S = 0.002
+"""People trade on signals: they travel alone rather than wait for company, at a few hundred a second at most."""
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 
 
@@ -39,7 +42,7 @@ async def main(service: Service[InfluencerSettings]) -> None:
     planning.check_limits(settings.limits())
     settings = settings.model_copy(update={"hyperliquid_ws_url": stream_url(settings.hyperliquid_ws_url)})
     export = open_export(settings.traces_url)
-    ground = await lay_ground(service, "influencer_ingestor")
+    ground = await lay_ground(service, "influencer_ingestor", outbox_limits=OutboxLimits(batch_every_s=BATCH_EVERY_S))
     ingestor, writer, intake, info = build(service, settings, ground, export)
     configuration = Configuration(
         settings.ts_dsn.get_secret_value(), service.owner, ground.store.query, settings.shard, ground.clock,
