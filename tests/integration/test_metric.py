@@ -50,6 +50,13 @@ async def after_fault(stage: Stage, *faults: dict[str, object]) -> dict[str, dic
     return await window(stage, (await stage.venue_s()) // 15 * 15 + 15)
 
 
+async def serves(stage: Stage, process: Process) -> bool:
+    port_file = stage.folder / f"{process.name}.port"
+    if not port_file.exists() or not (port := port_file.read_text().strip()):
+        return False
+    return (await stage.http.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+
+
 async def counted(stage: Stage, process: Process, pattern: str) -> float:
     port = int((stage.folder / f"{process.name}.port").read_text())
     text = (await stage.http.get(f"http://127.0.0.1:{port}/metrics")).text
@@ -99,7 +106,9 @@ async def test_what_fails_is_null_and_nothing_else(stage: Stage) -> None:
     await metric.kill()
     await stage.fault("rest_answer", venue="futures", path="premiumIndex", answer="garbage")
     await stage.fault("rest_answer", venue="futures", path="openInterest", answer="cut")
-    await stage.start_metric("metric-2", clock_rate=SPEED, fallback="okx")
+    second = await stage.start_metric("metric-2", clock_rate=SPEED, fallback="okx")
+    # Until then windows are those of a time without samples.
+    await stage.until(lambda: serves(stage, second), 15, "the second one serves")
     rows = await window(stage, (await stage.venue_s()) // 15 * 15 + 15)
     for symbol in SYMBOLS[:3]:
         assert rows[symbol]["funding_source"] == "okx", symbol
