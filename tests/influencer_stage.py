@@ -13,7 +13,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from common.bus import Bus
+import asyncpg
+
+from common.bus import Bus, read_log
 from common.consuming import BusLimits
 from common.topology import TopologyLimits
 from tests.servers import service_address
@@ -152,8 +154,11 @@ class InfluencerStage:
             for r in rows
         )
 
-    async def judge(self, within_s: float = 15.0) -> int:
-        """Signals equal the recount, each was delivered with its own id; returns how many."""
+    async def judge(self, within_s: float = 15.0, *, by_log: bool = False) -> int:
+        """Signals equal the recount, each was delivered with its own id; returns how many.
+
+        `by_log`: what was delivered is read from the log, because a consumer of ours would have been cut off.
+        """
         expected = await self.expected()
 
         async def complete() -> bool:
@@ -168,6 +173,9 @@ class InfluencerStage:
         have = await self.stored()
         assert have == expected, f"missing {expected - have}, too many {have - expected}"
         rows = {r["signal_id"]: r for r in await self.con.fetch("SELECT * FROM influencer_signals")}
+        if by_log:
+            log = read_log(self.stage.rmq_url, idle_s=1.5)
+            self.messages = [json.loads(m.body, parse_float=Decimal) async for m in log]
         await self.stage.until(
             lambda: rows.keys() <= {m["signalId"] for m in self.messages}, 10, "every signal was delivered"
         )
@@ -178,6 +186,11 @@ class InfluencerStage:
             assert Decimal(body["price"]) == row["price"] and body["influencerId"] == row["influencer_id"]
             assert json.loads(row["metadata"])["tid"] == body["metadata"]["tid"]
         return len(rows)
+
+    async def reconnect(self) -> None:
+        """To a database that came back."""
+        self.con.terminate()
+        self.stage.con = self.con = await asyncpg.connect(self.stage.dsn)
 
     async def gaps(self) -> dict[str, int]:
         rows = await self.con.fetch("SELECT status, count(*) AS n FROM feed_gaps GROUP BY 1")
