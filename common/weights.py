@@ -11,12 +11,13 @@ class WeightBudget:
     The last `window_s` seconds are counted (Binance: 60), whenever the venue's own window starts: two of our windows
     can then never fall into one of the venue's. The venue's count (`observe`) covers everybody on our address, so it
     is held against the whole limit, ours against our share. Background calls leave the part above `background_share`
-    to live ones.
+    to live ones. A pool of calls that the venue's count does not tell of is not held against it (`counted_by_venue`).
     """
 
     def __init__(
-        self, limit: int = 6000, share: float = 1.0, background_share: float = 0.5, window_s: float = 60.0
-    ) -> None:
+        self, limit: int = 6000, share: float = 1.0, background_share: float = 0.5, window_s: float = 60.0,
+        *, counted_by_venue: bool = True,
+    ) -> None:  # fmt: skip
         if not 0 < share <= 1 or not 0 < background_share <= 1 or limit < 1 or window_s <= 0:
             raise ValueError("shares lie in (0, 1], a limit and its window are positive")
         self.window_s = window_s
@@ -24,6 +25,8 @@ class WeightBudget:
         self.background_limit = max(1, int(self.limit * background_share))
         self.open_until_s = float("-inf")
         self._host_limit = limit
+        self.calls_total = self.weight_total = 0
+        self._counted_by_venue = counted_by_venue
         self._spent: deque[tuple[float, int]] = deque()
         self._spent_sum = 0
         self._others = 0
@@ -39,9 +42,13 @@ class WeightBudget:
         """Book a call, before it is made."""
         self._spent.append((now_s, weight))
         self._spent_sum += weight
+        self.calls_total += 1
+        self.weight_total += weight
 
     def observe(self, used_by_all: int, now_s: float) -> None:
         """Take the venue's own count (X-MBX-USED-WEIGHT-1M) from an answer: what exceeds ours is other processes'."""
+        if not self._counted_by_venue:
+            return
         self._others = max(0, used_by_all - self.used(now_s))
         self._others_until_s = now_s + self.window_s
 

@@ -25,16 +25,24 @@ Parse = Callable[[bytes], T]
 
 
 class Caller:
-    """Calls of one run to one vendor; `name` is for people. Counts what it made."""
+    """Calls of one run to one vendor; `name` is for people."""
 
     def __init__(self, name: str, client: RestClient, at_once: int, retry_after_max_s: float) -> None:
         self.name = name
-        self.calls = 0
-        self.weight = 0
         self._client = client
         self._room = asyncio.Semaphore(at_once)
         self._retry_after_max_s = retry_after_max_s
         self._failures = 0
+
+    @property
+    def calls(self) -> int:
+        """Calls made, every try counted."""
+        return self._client.budget.calls_total
+
+    @property
+    def weight(self) -> int:
+        """Their weight."""
+        return self._client.budget.weight_total
 
     async def ask(self, request: Request, parse: Parse[T]) -> T:
         """Make one call and read its answer; a pause the vendor asks for is kept when it is short enough.
@@ -59,8 +67,6 @@ class Caller:
 
     async def _ask_patiently(self, request: Request, parse: Parse[T]) -> T:
         for turn in range(REPEATS_MAX + 1):
-            self.calls += 1
-            self.weight += request.weight
             try:
                 return parse(await self._client.fetch(request))
             except TryLater as error:

@@ -176,5 +176,6 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(redact_text(f"registry: {' '.join(message.split())}"), err=True)
+    told = "; ".join(" ".join(line.split()) for line in message.splitlines())
+    click.echo(redact_text(f"registry: {told}"), err=True)
     sys.exit(code)

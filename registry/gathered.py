@@ -27,12 +27,16 @@ _MULTIPLES = {"1000": 1000, "1000000": 1_000_000, "1M": 1_000_000}
 
 
 class Caps(msgspec.Struct, frozen=True):
-    """Coins by ticker; `whole` is False when a page is missing: a coin not found may stand there."""
+    """Coins by ticker; `whole` is False when a page is missing: a coin not found may stand there.
+
+    `kinds_whole` is False when a category is missing too: an asset in none of them may still belong to one.
+    """
 
     coins: Mapping[str, Coin] = {}
     stables: frozenset[str] = frozenset()
     wrapped: frozenset[str] = frozenset()
     whole: bool = True
+    kinds_whole: bool = True
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -70,12 +74,7 @@ class Own(msgspec.Struct, frozen=True):
 
 def list_offers(pairs: Iterable[SpotPair]) -> list[Offer]:
     """The venue's pairs as offers."""
-    return [
-        Offer(
-            p.symbol, p.base, p.quote, _status_of(p), p.tick_size, p.leveraged or (not p.spot and p.status == TRADING)
-        )
-        for p in pairs
-    ]
+    return [Offer(p.symbol, p.base, p.quote, _status_of(p), p.tick_size, p.leveraged) for p in pairs]
 
 
 def _status_of(pair: SpotPair) -> str:
@@ -112,6 +111,11 @@ def judge_kinds(offers: Iterable[Offer], caps: Caps | None, limits: UniverseLimi
     return {
         base: kind_of(base, mark, leveraged, limits, told.stables, told.wrapped) for base, mark in leveraged.items()
     }
+
+
+def recall_kinds(kinds: Mapping[str, Kind], before: Mapping[str, Kind]) -> dict[str, Kind]:
+    """Kinds on a night without all categories: an asset that nothing else speaks against is what it was before."""
+    return {base: before.get(base, kind) if kind is Kind.PLAIN else kind for base, kind in kinds.items()}
 
 
 def choose_perps(contracts: Iterable[Contract], quotes: Collection[str]) -> dict[str, Contract]:

@@ -10,10 +10,20 @@ from common.listings import WANTED_STATUSES
 from common.outbox import Query
 from common.venues.binance_futures import DEFAULT_FUNDING_HOURS, Contract
 from registry.facts import Facts, Kind, RegistryRow
-from registry.gathered import Close, Own, Told, choose_perps, judge_kinds, list_offers, make_facts, value_volumes
+from registry.gathered import (
+    Close,
+    Own,
+    Told,
+    choose_perps,
+    judge_kinds,
+    list_offers,
+    make_facts,
+    recall_kinds,
+    value_volumes,
+)
 from registry.night import Rules
 from registry.sources import Ask, Sources
-from registry.tables import read_own
+from registry.tables import caps_told, read_kinds, read_own
 from registry.universe import Seat, choose_universe
 
 log = logging.getLogger(__name__)
@@ -37,7 +47,11 @@ async def gather_facts(
     offers = list_offers(told.listing.pairs)
     kinds = judge_kinds(offers, told.caps, limits)
     volumes = value_volumes(told.listing.pairs, told.tickers or {}, limits)
-    seats = choose_universe(offers, volumes, kinds, rows, rules.lists.whitelisted, limits)
+    admits = True
+    if told.caps is None or not told.caps.kinds_whole:
+        before, admits = await _recall(query, now)
+        kinds = recall_kinds(kinds, before)
+    seats = choose_universe(offers, volumes, kinds, rows, rules.lists.whitelisted, limits, admits=admits)
     perps = choose_perps(told.contracts or (), limits.quotes)
     close = await sources.pull_each(list_asks(seats, rows, perps, told), int(now.timestamp() * 1000))
     pairs = {seat.symbol: pair_of(seat, rows.get(seat.symbol)) for seat in seats}
@@ -51,6 +65,14 @@ async def gather_facts(
         for seat in seats
     ]  # fmt: skip
     return facts, {offer.base for offer in offers}
+
+
+async def _recall(query: Query, now: dt.datetime) -> tuple[dict[str, Kind], bool]:
+    """Kinds of the symbols judged before, and whether newcomers may come in: not while CoinGecko only pauses.
+
+    Where it never answers, its categories are no reason to wait: the lists of the thresholds are all there is.
+    """
+    return await read_kinds(query), not await caps_told(query, now)
 
 
 def list_asks(seats: Sequence[Seat], rows: Rows, perps: Mapping[str, Contract], told: Told) -> list[Ask]:

@@ -36,7 +36,7 @@ class _OnceLoader(yaml.SafeLoader):
 
 
 def parse_list(text: str, source: str) -> dict[str, str]:
-    """Read `SYMBOL: reason` lines; raises ConfigError that names `source` and the entry.
+    """Read `SYMBOL: reason` lines; raises ConfigError, a line for each entry that is wrong.
 
     A symbol that YAML takes for something else (`ON`, `1`) has to be quoted; nothing is guessed.
     """
@@ -50,18 +50,22 @@ def parse_list(text: str, source: str) -> dict[str, str]:
         entries = msgspec.convert(found, dict[object, object])
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: must be lines like `SYMBOL: reason`") from error
-    read: dict[str, str] = {}
-    for symbol, reason in entries.items():
-        if not isinstance(symbol, str):
-            raise ConfigError(f"{source}: {symbol!r} is not a symbol; put it in quotes if it is one")
-        if not symbol or symbol != symbol.strip() or symbol != symbol.upper() or any(c.isspace() for c in symbol):
-            raise ConfigError(f"{source}: {symbol!r} is not a base asset in capitals, like SOL")
-        if not isinstance(reason, str) or not reason.strip():
-            raise ConfigError(f"{source}: {symbol} has no reason; write `{symbol}: why`")
-        if len(reason) > REASON_LENGTH_MAX:
-            raise ConfigError(f"{source}: the reason of {symbol} is longer than {REASON_LENGTH_MAX} characters")
-        read[symbol] = " ".join(reason.split())
-    return read
+    problems = [problem for symbol, reason in entries.items() if (problem := _find_problem(symbol, reason))]
+    if problems:
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
+    return {str(symbol): " ".join(str(reason).split()) for symbol, reason in entries.items()}
+
+
+def _find_problem(symbol: object, reason: object) -> str:
+    if not isinstance(symbol, str):
+        return f"{symbol!r} is not a symbol; put it in quotes if it is one"
+    if not symbol or symbol != symbol.upper() or any(c.isspace() for c in symbol):
+        return f"{symbol!r} is not a base asset in capitals, like SOL"
+    if not isinstance(reason, str) or not reason.strip():
+        return f"{symbol} has no reason; write `{symbol}: why`"
+    if len(reason) > REASON_LENGTH_MAX:
+        return f"the reason of {symbol} is longer than {REASON_LENGTH_MAX} characters"
+    return ""
 
 
 def find_list_problems(lists: Lists, known: Collection[str]) -> list[str]:

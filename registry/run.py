@@ -24,7 +24,7 @@ from registry.night import Rules, judge_night
 from registry.samples import moment_of
 from registry.settings import RegistrySettings
 from registry.sources import Sources, Spent
-from registry.tables import read_last_run, read_rows, write_night
+from registry.tables import read_rows, was_run, write_night
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +144,9 @@ async def _write(database: Database, night: Night) -> int:
 
 async def _choose_moment(query: Query, now: dt.datetime) -> dt.datetime:
     """When the run counts as begun: it names its events, so that no two runs may have the same second."""
-    last = await read_last_run(query)
-    return now if last is None or last != now else last + dt.timedelta(seconds=1)
+    while await was_run(query, now):
+        now += dt.timedelta(seconds=1)
+    return now
 
 
 def _tell(report: Report) -> None:

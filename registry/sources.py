@@ -84,7 +84,10 @@ class Sources:
         key = settings.coingecko_api_key.get_secret_value() if settings.coingecko_api_key else None
         self._spot = self._call("binance", settings.binance_rest_url, settings.rest_weight_per_min)
         self._futures = self._call("binance futures", futures, settings.futures_weight_per_min)
-        pool = WeightBudget(binance_futures.FUNDING_CALLS, FUNDING_SHARE, window_s=binance_futures.FUNDING_WINDOW_S)
+        pool = WeightBudget(
+            binance_futures.FUNDING_CALLS, FUNDING_SHARE, window_s=binance_futures.FUNDING_WINDOW_S,
+            counted_by_venue=False,
+        )  # fmt: skip
         self._funding = self._call("binance futures funding", futures, budget=pool)
         okx = WeightBudget(okx_spot.REST_LIMIT, share, window_s=okx_spot.REST_WINDOW_S)
         self._okx = self._call("okx", settings.okx_rest_url, budget=okx)
@@ -209,10 +212,12 @@ class Sources:
 
     def _caps(self, coins: list[Coin], ids: dict[str, frozenset[str]], whole: bool) -> Caps:
         found = coins_by_symbol(coins)
-        stables = [ids.get(name, frozenset()) for name in self._limits.stable_categories]
-        wrapped = [ids.get(name, frozenset()) for name in self._limits.wrapped_categories]
+        limits = self._limits
+        known = whole and ids.keys() >= {*limits.stable_categories, *limits.wrapped_categories}
+        stables = [ids.get(name, frozenset()) for name in limits.stable_categories]
+        wrapped = [ids.get(name, frozenset()) for name in limits.wrapped_categories]
         none: frozenset[str] = frozenset()
-        return Caps(found, members(found, none.union(*stables)), members(found, none.union(*wrapped)), whole)
+        return Caps(found, members(found, none.union(*stables)), members(found, none.union(*wrapped)), whole, known)
 
     async def _or_away(self, vendor: Vendor, call: Awaitable[T]) -> T | None:
         try:

@@ -12,7 +12,7 @@ from common.contracts import OutgoingMessage, symbol_event_message
 from common.outbox import Query
 from common.postgres import Connection
 from registry.changes import decode_breakdown, encode_breakdown, symbol_event
-from registry.facts import Facts, Night, PastVerdict, RegistryRow, Verdict
+from registry.facts import Facts, Kind, Night, PastVerdict, RegistryRow, Verdict
 from registry.gathered import Own
 
 HISTORY_SHOWN = 14
@@ -108,6 +108,20 @@ _HISTORY = """
 SELECT run_at, status, data_health, liquidity_cluster, reason FROM coin_registry_history
  WHERE symbol = $1 ORDER BY run_at DESC LIMIT $2
 """
+_KINDS = """
+SELECT r.symbol, last.kind
+  FROM coin_registry r,
+       LATERAL (SELECT h.breakdown -> 'facts' ->> 'kind' AS kind FROM coin_registry_history h
+                 WHERE h.symbol = r.symbol ORDER BY h.run_at DESC LIMIT 1) last
+ WHERE last.kind IS NOT NULL
+"""
+_CAPS_TOLD = """
+SELECT EXISTS (SELECT FROM coin_registry_history
+                WHERE run_at > $1::timestamptz - make_interval(days => $2)
+                  AND breakdown -> 'facts' ->> 'market_cap' IS NOT NULL)
+"""
+CAPS_PAUSE_DAYS = 3
+"""For so long without an answer a vendor of market caps is away for some nights; after that there is none."""
 _POPULATION = """
 SELECT DISTINCT ON (symbol) (breakdown -> 'facts')::text AS facts FROM coin_registry_history
  WHERE run_at > $1::timestamptz - make_interval(days => $2) ORDER BY symbol, run_at DESC
@@ -133,9 +147,24 @@ async def read_last_run(query: Query) -> dt.datetime | None:
     return (await query(_LAST_RUN))[0][0]
 
 
+async def was_run(query: Query, at: dt.datetime) -> bool:
+    """Was a run that began at this second written?"""
+    return (await query(_RUN_THERE, at))[0][0]
+
+
 async def read_last_sample(query: Query, now: dt.datetime) -> dt.datetime | None:
     """When a spread was sampled last, in the last day."""
     return (await query(_LAST_SAMPLE, now))[0][0]
+
+
+async def read_kinds(query: Query) -> dict[str, Kind]:
+    """What sort of asset each symbol of the table was when it was judged last."""
+    return {row["symbol"]: Kind(row["kind"]) for row in await query(_KINDS, timeout_s=OWN_TIMEOUT_S)}
+
+
+async def caps_told(query: Query, now: dt.datetime) -> bool:
+    """Did a run of the last nights know any market cap?"""
+    return (await query(_CAPS_TOLD, now, CAPS_PAUSE_DAYS, timeout_s=OWN_TIMEOUT_S))[0][0]
 
 
 async def read_own(

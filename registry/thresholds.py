@@ -125,13 +125,13 @@ _LOG_RAMPS = frozenset({"liquidity.volume_usd", "derivatives.open_interest_usd"}
 
 
 def parse_thresholds(text: str, source: str) -> Thresholds:
-    """Read `symbol_registry.toml`; raises ConfigError that names `source` and the entry."""
+    """Read `symbol_registry.toml`; raises ConfigError, a line for each problem."""
     try:
         found = msgspec.convert(tomllib.loads(text, parse_float=Decimal), Thresholds)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{source}: {error}") from error
-    for problem in _problems(found):
-        raise ConfigError(f"{source}: {problem}")
+    if problems := _problems(found):
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
     return found
 
 
@@ -145,6 +145,9 @@ def _problems(found: Thresholds) -> list[str]:
         for name, entry in entries.items():
             problems += _entry_problems(f"{table}.{name}", entry)
     limits = found.status
+    lone = (found.gates.spread_pct_max, found.gates.volume_floor_usd, limits.changed_share_max)
+    if not all(number.is_finite() for number in lone):
+        return [*problems, "gates and changed_share_max are finite numbers"]
     if not found.universe.quotes or found.universe.top < 0:
         problems.append("universe: at least one quote, and a top of 0 or more")
     if min(limits.probation_days, limits.absent_nights_max, limits.good_nights_min) < 1:

@@ -42,12 +42,14 @@ def kind_of(
 
 def choose_universe(
     offers: Iterable[Offer], volumes_usd: Mapping[str, Decimal], kinds: Mapping[str, Kind],
-    rows: Mapping[str, RegistryRow], whitelist: Collection[str], limits: UniverseLimits,
+    rows: Mapping[str, RegistryRow], whitelist: Collection[str], limits: UniverseLimits, admits: bool = True,
 ) -> list[Seat]:  # fmt: skip
     """Choose the assets to judge, sorted by symbol: the top by volume, every row not EXCLUDED, and the whitelisted.
 
     `volumes_usd` is pair -> USD of 24 h; a pair without one is not ranked, so on a night without volumes nobody new
-    comes in but the whitelisted. A row is never left out because of its kind: a gate deals with that, with its grace.
+    comes in but the whitelisted; neither when not `admits`, a night on which kinds are in doubt. An EXCLUDED row on
+    its way back keeps its seat when only its volume was not told: the bad night is the vendor's. A row is never left
+    out because of its kind: a gate deals with that, with its grace.
     """
     by_base = _offers_by_base(offers, limits.quotes)
     chosen = {base: choose_offer(listed, rows.get(base), limits.quotes) for base, listed in by_base.items()}
@@ -61,7 +63,11 @@ def choose_universe(
         ),
     )
     for _, base in ranked[: limits.top]:
-        seats.setdefault(base, f"among the top {limits.top} by volume")
+        if admits or base in rows:
+            seats.setdefault(base, f"among the top {limits.top} by volume")
+    for symbol, row in rows.items():
+        if row.good_nights and symbol in chosen and chosen[symbol].pair not in volumes_usd:
+            seats.setdefault(symbol, "on its way back, its volume not told")
     return [Seat(symbol, chosen.get(symbol), why) for symbol, why in sorted(seats.items())]
 
 

@@ -4,7 +4,9 @@ Rules come from developers.binance.com/docs/derivatives/usds-margined-futures. O
 contract, which is a thousand or a million coins where the name begins so ("1000SHIBUSDT").
 
     WeightBudget(REST_LIMIT, share)                              for everything but funding
-    WeightBudget(FUNDING_CALLS, share, window_s=FUNDING_WINDOW_S)  for fundingRate and fundingInfo, which share a pool
+    WeightBudget(FUNDING_CALLS, share, window_s=FUNDING_WINDOW_S, counted_by_venue=False)
+                                                                 for fundingRate and fundingInfo, which share a pool;
+                                                                 the weight that their answers tell is that of all else
 """
 
 from __future__ import annotations

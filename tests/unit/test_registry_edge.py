@@ -32,6 +32,7 @@ from registry.gathered import (
     list_offers,
     make_facts,
     multiple_of,
+    recall_kinds,
     spread_of,
     usd_of,
     value_volumes,
@@ -313,6 +314,17 @@ def test_kinds_by_name_mark_and_category() -> None:
         "SHIB": Kind.PLAIN, "BTC": Kind.PLAIN, "WBTC": Kind.WRAPPED, "XUP": Kind.LEVERAGED,
     }  # fmt: skip
     assert judge_kinds(offers, caps, LIMITS)["SHIB"] is Kind.WRAPPED
+    # A pair that is not on the spot market says nothing of the asset.
+    beside = SpotPair("BTCXYZ", "BTC", "XYZ", "TRADING", None, False, False)
+    assert judge_kinds(list_offers([*PAIRS, beside]), None, LIMITS)["BTC"] is Kind.PLAIN
+
+
+def test_without_categories_an_asset_is_what_it_was() -> None:
+    tonight = {"AAA": Kind.PLAIN, "BBB": Kind.PLAIN, "CCC": Kind.STABLE, "NEW": Kind.PLAIN}
+    before = {"AAA": Kind.STABLE, "BBB": Kind.PLAIN, "CCC": Kind.PLAIN, "GONE": Kind.WRAPPED}
+    assert recall_kinds(tonight, before) == {
+        "AAA": Kind.STABLE, "BBB": Kind.PLAIN, "CCC": Kind.STABLE, "NEW": Kind.PLAIN,
+    }  # fmt: skip
 
 
 # ---- when, and what is said

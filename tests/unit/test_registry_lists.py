@@ -68,6 +68,7 @@ def test_lists_are_refused_by_name(text: str, names: str) -> None:
         ("probation_days = 7", "probation_days = 0", "days and nights"),
         ("changed_share_max = 0.30", "changed_share_max = 30", "changed_share_max"),
         ("spread_pct_max = 0.5 ", "spread_pct_max = 0 ", "spread_pct_max"),
+        ("spread_pct_max = 0.5 ", "spread_pct_max = nan ", "finite"),
         ('quotes = ["USDT", "FDUSD", "USDC"]', "quotes = []", "at least one quote"),
     ],
 )
@@ -111,6 +112,18 @@ def test_files_of_settings_replace_the_shipped_ones(tmp_path: Path) -> None:
     ban.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_rules(banlist=ban)
+
+
+def test_every_problem_of_every_file_is_named(tmp_path: Path) -> None:
+    ban, thresholds, none = tmp_path / "ban.yml", tmp_path / "t.toml", tmp_path / "none.yml"
+    ban.write_text("sol: why\nBTC:\nETH: fine\n")
+    thresholds.write_text(SHIPPED.replace("history = 35", "history = 36").replace("quotes = [", "quotes = [] # ["))
+    with pytest.raises(ConfigError) as caught:
+        load_rules(thresholds, ban, none)
+    told = str(caught.value).splitlines()
+    files_named = [line.partition(": ")[0] for line in told]
+    assert files_named == [str(path) for path in (thresholds, thresholds, ban, ban, none)]
+    assert "add up to 101" in told[0] and "one quote" in told[1] and "'sol'" in told[2] and "BTC" in told[3]
 
 
 def test_every_file_is_package_data() -> None:

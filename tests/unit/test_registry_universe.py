@@ -21,10 +21,10 @@ def offer(base: str, quote: str = "USDT", status: str = "TRADING") -> Offer:
 
 def choose(
     *offers: Offer, volumes: dict[str, float] | None = None, rows: tuple[RegistryRow, ...] = (),
-    whitelist: tuple[str, ...] = (), kinds: dict[str, Kind] | None = None,
+    whitelist: tuple[str, ...] = (), kinds: dict[str, Kind] | None = None, admits: bool = True,
 ) -> dict[str, Seat]:  # fmt: skip
     usd: dict[str, Decimal] = {pair: dec(v) for pair, v in (volumes or {}).items()}
-    seats = choose_universe(offers, usd, kinds or {}, {r.symbol: r for r in rows}, whitelist, LIMITS)
+    seats = choose_universe(offers, usd, kinds or {}, {r.symbol: r for r in rows}, whitelist, LIMITS, admits)
     assert [s.symbol for s in seats] == sorted(s.symbol for s in seats)
     return {seat.symbol: seat for seat in seats}
 
@@ -69,6 +69,24 @@ def test_rows_and_the_whitelist_come_beside_the_top() -> None:
 def test_no_volumes_bring_nobody_new() -> None:
     rows = (RegistryRow("AAA", Status.ACTIVE, pair="AAAUSDT"),)
     assert list(choose(offer("AAA"), offer("BBB"), rows=rows)) == ["AAA"]
+
+
+def test_a_night_on_which_kinds_are_in_doubt_brings_nobody_new() -> None:
+    rows = (RegistryRow("OUT", Status.EXCLUDED), RegistryRow("IN", Status.ACTIVE))
+    volumes = {"OUTUSDT": 9.0, "NEWUSDT": 8.0, "WANTEDUSDT": 1.0}
+    offers = (offer("OUT"), offer("NEW"), offer("WANTED"))
+    assert list(choose(*offers, volumes=volumes, rows=rows, whitelist=("WANTED",), admits=False)) == [
+        "IN", "OUT", "WANTED",
+    ]  # fmt: skip
+
+
+def test_who_is_on_the_way_back_keeps_the_seat_when_only_the_volume_is_not_told() -> None:
+    rows = (RegistryRow("BACK", Status.EXCLUDED, good_nights=2), RegistryRow("OUT", Status.EXCLUDED))
+    assert list(choose(offer("BACK"), offer("OUT"), rows=rows)) == ["BACK"]
+    # Told, and no longer among the biggest: its row of good nights is broken.
+    told: dict[str, float] = {"BACKUSDT": 1, "AAAUSDT": 9, "BBBUSDT": 8}
+    assert list(choose(offer("BACK"), offer("AAA"), offer("BBB"), volumes=told, rows=rows)) == ["AAA", "BBB"]
+    assert list(choose(rows=rows)) == []  # delisted
 
 
 def test_pair_is_the_first_quote_that_trades() -> None:

@@ -34,6 +34,14 @@ def test_a_call_heavier_than_the_share_goes_alone() -> None:
     assert budget.wait_s(20, 1.0) == 59.0
 
 
+def test_a_pool_beside_the_venues_count_does_not_wait_for_it() -> None:
+    """Binance's funding calls: their answers carry the weight of everything else on the address."""
+    pool = WeightBudget(limit=500, window_s=300.0, counted_by_venue=False)
+    pool.spend(1, 0.0)
+    pool.observe(2_000, 0.0)
+    assert pool.wait_s(1, 0.0) == 0 and (pool.calls_total, pool.weight_total) == (1, 1)
+
+
 def test_what_others_on_the_address_use_counts_against_the_whole_limit() -> None:
     budget = WeightBudget(limit=100, share=0.5)
     budget.spend(10, 0.0)
