@@ -6,6 +6,7 @@ import pytest
 
 from tests.faults.conftest import Keeper
 from tests.faults.judge import Mismatch, judge_log, judge_tables
+from tests.faults.metric import judge_world_metrics
 from tests.faults.world import World
 from tests.message_check import MessageCheck
 
@@ -53,6 +54,26 @@ async def test_a_message_that_is_not_as_promised_is_found(keeper: Keeper) -> Non
             await judge_log(world, from_s, to_s, 10)
     finally:
         world.tail.check = check
+
+
+async def test_a_tampered_window_is_found(keeper: Keeper) -> None:
+    world = await keeper.world()
+    to_s = max(await world.venue_s(), world.metric_from_s + 90)
+    await world.reach(lambda: world.is_whole(to_s), 40, "stored")
+    assert await judge_world_metrics(world, world.metric_from_s, to_s) > 0
+    for change in ("cvd_delta = cvd_delta + 0.00000001", "cvd_delta = NULL", "oi_time = oi_time - interval '1 s'"):
+        transaction = world.stage.con.transaction()
+        await transaction.start()
+        try:
+            await world.execute(
+                f"UPDATE metric_15s SET {change} WHERE symbol = 'BTCUSDT' AND cvd_delta IS NOT NULL"
+                f" AND oi_time IS NOT NULL AND time > to_timestamp({world.metric_from_s})"
+                f" AND time < to_timestamp({to_s - 45})"
+            )
+            with pytest.raises(Mismatch, match="metric windows"):
+                await judge_world_metrics(world, world.metric_from_s, to_s, within_s=0.3)
+        finally:
+            await transaction.rollback()
 
 
 async def judge(world: World, from_s: int, to_s: int, within_s: float) -> None:
