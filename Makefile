@@ -3,8 +3,9 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 READY := .venv/.ready
-# -n 2 pays from two cores on; a module stays on one worker, because some bring servers of their own.
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+# Most tests wait for real processes: four workers keep two cores busy. A module stays on one of them, because some
+# bring servers of their own.
+PYTEST_FLAGS ?= -n 4 --dist loadfile
 UV ?= .venv/bin/uv
 ASYNCAPI_SPECS := 6.11.1
 
