@@ -26,7 +26,7 @@ put rabbitmq_password "$(draw)"
 postgres=$(cat "$folder/postgres_password")
 rabbitmq=$(cat "$folder/rabbitmq_password")
 put migrate_ts_dsn "postgresql://postgres:$postgres@timescaledb:5432/trading_bus"
-for service in ohlcv metric registry macro; do
+for service in ohlcv metric registry macro influencer; do
   put "${service}_ts_dsn" "postgresql://postgres:$postgres@timescaledb:5432/trading_bus"
   put "${service}_rmq_url" "amqp://trading_bus:$rabbitmq@rabbitmq:5672/"
 done

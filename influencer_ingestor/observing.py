@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.ground import Ground
 from common.health import Check, check_age
-from common.metrics import watch_counter, watch_gauge
+from common.metrics import make_histogram, watch_counter, watch_gauge
 from common.service import Service
 from influencer_ingestor.configuration import Configuration
 from influencer_ingestor.fan_in import Offer
@@ -13,8 +13,10 @@ from influencer_ingestor.ingestor import Ingestor
 from influencer_ingestor.intake import Intake
 from influencer_ingestor.settings import InfluencerSettings
 from influencer_ingestor.sockets import Socket
+from influencer_ingestor.tracing import Tracer
 from influencer_ingestor.writer import Writer
 
+LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 WRITING_MAX_S = 30.0
 OUTBOX_MAX_S = 30.0
 CONFIGURATION_ROUNDS_MAX = 3
@@ -23,13 +25,26 @@ TOLD_MAX = 50
 
 def watch_influencers(
     service: Service[InfluencerSettings], ground: Ground, ingestor: Ingestor, writer: Writer, intake: Intake,
-    info: Info, configuration: Configuration,
+    info: Info, configuration: Configuration, tracer: Tracer,
 ) -> None:  # fmt: skip
     """Register probes and metrics."""
+    _watch_latency(service, tracer)
     _watch_health(service, ground, ingestor, writer, configuration)
     _watch_listeners(service, ingestor, intake)
     _watch_events(service, ground, ingestor, writer, intake)
     _watch_info(service, ground, ingestor, info)
+
+
+def _watch_latency(service: Service[InfluencerSettings], tracer: Tracer) -> None:
+    latency = make_histogram(
+        service.registry, "trading_bus_influencer_confirm_seconds",
+        "From a fill's frame to the broker's confirm of its signal.", LATENCY_BUCKETS_S,
+    )  # fmt: skip
+    tracer.observe = latency.observe
+    watch_counter(
+        service.registry, "trading_bus_influencer_slow_signals_total", "Signals that took longer than 250 ms.",
+        lambda: float(tracer.slow_total),
+    )  # fmt: skip
 
 
 def _watch_health(
@@ -205,6 +220,10 @@ def _watch_events(
     watch_counter(
         registry, "trading_bus_messages_confirmed_total", "Messages that the broker confirmed.",
         lambda: float(outbox.confirmed_total),
+    )  # fmt: skip
+    watch_counter(
+        registry, "trading_bus_dead_letters_total", "Events that could not be read, kept as dead letters.",
+        lambda: float(ground.publisher.dead_total),
     )  # fmt: skip
     watch_counter(
         registry, "trading_bus_messages_refused_total", "Messages that the broker would never take.",

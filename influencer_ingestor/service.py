@@ -9,7 +9,6 @@ from common.errors import ConfigError
 from common.feed import stream_url
 from common.ground import Ground, lay_ground
 from common.lean_http import LeanHttp
-from common.metrics import make_histogram
 from common.outbox import OutboxLimits
 from common.publisher import publish_dead
 from common.rest import RestClient, RestLimits, WeightBudget
@@ -27,13 +26,12 @@ from influencer_ingestor.listener import Listeners
 from influencer_ingestor.observing import watch_influencers
 from influencer_ingestor.polling import Poller
 from influencer_ingestor.settings import InfluencerSettings
-from influencer_ingestor.tracing import Tracer, open_export
+from influencer_ingestor.tracing import Export, Tracer, open_export
 from influencer_ingestor.watched import Watched
 from influencer_ingestor.writer import Writer
 
 BATCH_EVERY_S = 0.002
 """People trade on signals: they travel alone rather than wait for company, at a few hundred a second at most."""
-LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 
 
 async def main(service: Service[InfluencerSettings]) -> None:
@@ -43,12 +41,12 @@ async def main(service: Service[InfluencerSettings]) -> None:
     settings = settings.model_copy(update={"hyperliquid_ws_url": stream_url(settings.hyperliquid_ws_url)})
     export = open_export(settings.traces_url)
     ground = await lay_ground(service, "influencer_ingestor", outbox_limits=OutboxLimits(batch_every_s=BATCH_EVERY_S))
-    ingestor, writer, intake, info = build(service, settings, ground, export)
+    ingestor, writer, intake, info, tracer = build(service, settings, ground, export)
     configuration = Configuration(
         settings.ts_dsn.get_secret_value(), service.owner, ground.store.query, settings.shard, ground.clock,
         settings.configuration_poll_s,
     )  # fmt: skip
-    watch_influencers(service, ground, ingestor, writer, intake, info, configuration)
+    watch_influencers(service, ground, ingestor, writer, intake, info, configuration, tracer)
 
     async def follow(accounts: list[Account]) -> None:
         await ingestor.follow(accounts)
@@ -63,15 +61,11 @@ async def main(service: Service[InfluencerSettings]) -> None:
 
 
 def build(
-    service: Service[InfluencerSettings], settings: InfluencerSettings, ground: Ground, export: object
-) -> tuple[Ingestor, Writer, Intake, Info]:
+    service: Service[InfluencerSettings], settings: InfluencerSettings, ground: Ground, export: Export | None
+) -> tuple[Ingestor, Writer, Intake, Info, Tracer]:
     """Every part of the ingestor, on the ground."""
     clock, database, outbox = ground.clock, ground.store.database, ground.outbox
-    latency = make_histogram(
-        service.registry, "trading_bus_influencer_confirm_seconds",
-        "From a fill's frame to the broker's confirm of its signal.", LATENCY_BUCKETS_S,
-    )  # fmt: skip
-    tracer = Tracer(latency.observe, clock.wall_ms, export)  # pyright: ignore[reportArgumentType]
+    tracer = Tracer(clock.wall_ms, export)
     outbox.on_confirmed = tracer.confirmed
 
     def bury(raw: bytes, reason: str, source: str) -> None:
@@ -94,7 +88,7 @@ def build(
     ingestor = Ingestor(settings, clock, database, watched, dedup, fan_in, listeners, filler, baselines, poller)
     filler.after_start = ingestor.after_start
     service.spawn("replan", replan_when(replan, ingestor))
-    return ingestor, writer, intake, info
+    return ingestor, writer, intake, info, tracer
 
 
 async def replan_when(wanted: asyncio.Event, ingestor: Ingestor) -> None:

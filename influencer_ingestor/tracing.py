@@ -19,6 +19,7 @@ from common.contracts import OutgoingMessage, SignalRow
 from common.errors import ConfigError
 from influencer_ingestor.statements import RawRow
 
+SLOW_S = 0.25
 WAITING_MAX = 50_000
 """Signals between commit and confirm whose times are remembered."""
 
@@ -54,8 +55,11 @@ def message_headers(signal: SignalRow, address: str, sampled: bool) -> str:
 class Tracer:
     """Follows signals from their frame to the confirm; `observe` is called with the seconds that took."""
 
-    def __init__(self, observe: Callable[[float], None], now_ms: Callable[[], int], export: Export | None) -> None:
-        self._observe, self._now_ms, self._export = observe, now_ms, export
+    def __init__(self, now_ms: Callable[[], int], export: Export | None) -> None:
+        self._now_ms, self._export = now_ms, export
+        self.observe: Callable[[float], object] = lambda seconds: None
+        self.slow_total = 0
+        """Signals that took longer than SLOW_S."""
         self._waiting: OrderedDict[str, Stage] = OrderedDict()
 
     @property
@@ -79,7 +83,9 @@ class Tracer:
             stage = self._waiting.pop(message.message_id.partition("~")[0], None)
             if stage is None:
                 continue
-            self._observe(max(0, now_ms - stage.received_ms) / 1000)
+            took_s = max(0, now_ms - stage.received_ms) / 1000
+            self.observe(took_s)
+            self.slow_total += took_s > SLOW_S
             if self._export is not None:
                 self._export(message.message_id, stage, now_ms)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from common.settings import ServiceSettings
+from influencer_ingestor.settings import InfluencerSettings
 from macro_ingestor.settings import MacroSettings
 from metric_ingestor.settings import MetricSettings
 from ohlcv_ingestor.settings import OhlcvSettings
@@ -109,6 +110,27 @@ SERVICES: tuple[ServiceKind, ...] = (
             "macro_asks": "SELECT, INSERT, UPDATE",
             "macro_circuits": "SELECT, INSERT, UPDATE",
             "macro_quota": "SELECT, INSERT, UPDATE, DELETE",
+            "bus_outbox": "SELECT, INSERT, DELETE",
+        },
+    ),
+    ServiceKind(
+        "influencer",
+        8104,
+        InfluencerSettings,
+        {
+            "listener": "one listener is away, the other one feeds: its reason stands beside it; it connects by itself",
+            "accounts": "accounts that nobody hears, or polled too late: their fills are fetched when the venue answers",
+            "configuration": "the table influencers can not be read or followed: `refused` says why, with the numbers",
+            "writing": "the database does not take rows: `trading-bus doctor`, then the service's log",
+            "publishing": "the broker does not confirm: look at its alarms and disk; nothing is lost meanwhile",
+        },
+        {
+            "influencers": "SELECT",
+            "influencer_positions": "SELECT, INSERT, UPDATE",
+            "influencer_raw_events": "SELECT, INSERT",
+            "influencer_signals": "SELECT, INSERT",
+            "feed_gaps": "SELECT, INSERT, UPDATE",
+            "ingest_cursors": "SELECT, INSERT, UPDATE",
             "bus_outbox": "SELECT, INSERT, DELETE",
         },
     ),

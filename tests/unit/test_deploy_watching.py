@@ -15,6 +15,8 @@ from pydantic import SecretStr
 
 from common.clock import Clock
 from common.service import Service
+from influencer_ingestor.observing import watch_influencers
+from influencer_ingestor.settings import InfluencerSettings
 from macro_ingestor.desk import Desk, Known
 from macro_ingestor.observing import watch_macro
 from macro_ingestor.settings import MacroSettings
@@ -58,7 +60,10 @@ def ours() -> set[str]:
     watch_macro(macro, MagicMock(), Desk({}, {}, Known()), MagicMock(), MagicMock(), {})
     metric = Service("metric", MetricSettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url))
     watch_metrics(metric, *(MagicMock() for _ in range(6)))
-    return names_of(service.registry) | names_of(macro.registry) | names_of(metric.registry)
+    influencer = Service("influencer", InfluencerSettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url))
+    watch_influencers(influencer, *(MagicMock() for _ in range(7)))
+    services = (service, macro, metric, influencer)
+    return set[str]().union(*(names_of(each.registry) for each in services))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
@@ -118,7 +123,7 @@ def test_the_dashboard_is_one_that_grafana_takes():
     assert DASHBOARD["schemaVersion"] >= 39
     assert DASHBOARD["id"] is None
     rows = [panel["title"].partition(":")[0] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Services", "Feed", "Fidelity", "Bus", "Store", "Metric", "Macro"]
+    assert rows == ["Services", "Feed", "Fidelity", "Bus", "Store", "Metric", "Macro", "Influencer"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     variables = {one["name"]: one for one in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
