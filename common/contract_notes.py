@@ -76,6 +76,8 @@ HEADERS = {
     "symbol_status": Note(
         "The registry's status of the symbol: ACTIVE, ACTIVE_OVERRIDE or PROBATION; absent where SYMBOLS pins the set"
     ),
+    "correlation_id": Note("Names the event through all systems: 32 hexadecimal digits, a W3C trace id"),
+    "traceparent": Note("W3C trace context; only while traces are on"),
 }
 """Application headers of a message."""
 
@@ -196,6 +198,7 @@ _SIGNAL = {
         "else null), `source` (`live`, or `repair` where the stream did not bring it), `lateBy_ms` (only with "
         "`repair`: from the execution to its arrival here), `stale` (true, only on signals older than the limit)"
     ),
+    "created_at": Note("When it was stored, by the database's clock", "UTC"),
 }  # fmt: skip
 
 _MACRO = {
@@ -254,7 +257,12 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract(
         "influencer_signals.{influencer}.{market}", SignalMessage, "Signal",
         "A watched account's position changed by one fill. Sent at least once, never changed: keep one per `signalId`",
-        _SIGNAL, "<signalId>", "influencer_ingestor",
+        _SIGNAL, "<signalId>", "influencer_ingestor", "influencer_signals",
+        columns={
+            "signalId": "signal_id", "influencerId": "influencer_id", "deltaSize": "delta_size", "timestamp": "time",
+            "sourceEventId": "source_event_id",
+        },
+        headers=("correlation_id", "traceparent"),
     ),
     Contract(
         "onchain.macro.15m", MacroSlotMessage, "Macro snapshot",
@@ -307,9 +315,9 @@ TABLES: dict[str, dict[str, Note]] = {
         "rev": Note("The revision of the message that said so"),
     },
     "feed_gaps": {
-        "service": Note("Who follows the feed: `ohlcv`"),
+        "service": Note("Who follows the feed: `ohlcv`, or `influencer`, whose ids are times in milliseconds"),
         "venue": Note("Whose ids these are"),
-        "symbol": _ROW["symbol"],
+        "symbol": Note("Trading pair, e.g. `SOLUSDT`; of `influencer` the account and the market: `0x..:ETH-PERP`"),
         "from_id": Note("First missing aggTrade id; never changes"),
         "to_id": Note("Last missing id; null while the next trade is unknown"),
         "from_time": Note("Time of the trade, or of the proven silence, before the hole", "UTC"),
@@ -323,10 +331,10 @@ TABLES: dict[str, dict[str, Note]] = {
         "updated_at": _ROW["updated_at"],
     },
     "ingest_cursors": {
-        "service": Note("Who follows the feed: `ohlcv`"),
+        "service": Note("Who follows the feed: `ohlcv` or `influencer`"),
         "venue": Note("Whose feed it is"),
-        "symbol": _ROW["symbol"],
-        "last_id": Note("Highest aggTrade id that no unclosed second can still hold"),
+        "symbol": Note("Trading pair, e.g. `SOLUSDT`; of `influencer` the account"),
+        "last_id": Note("Highest aggTrade id that no unclosed second can still hold; of `influencer` the time in ms"),
         "event_time": Note("End of the last second closed and stored; all before it is in the tables", "UTC"),
     },
     "macro_readings": {
@@ -355,6 +363,40 @@ TABLES: dict[str, dict[str, Note]] = {
         "provider": Note("Who was called"),
         "hour": Note("Start of the hour in which the calls were begun", "UTC"),
         "calls": Note("How many, written before each of them; hours older than any quota are deleted"),
+    },
+    "influencers": {
+        "address": Note("The account at Hyperliquid, in lower case: the master or sub-account, not its agent"),
+        "influencer_id": Note("Our name of it: the `influencerId` of its signals; belongs to one account"),
+        "label": Note("For people"),
+        "priority": Note("Larger is more important: heard before others, polled more often, shed last"),
+        "markets": Note("Only these give signals; null for all. Raw events are stored of all"),
+        "backoff_first_s": Note("First wait before connecting again; null for the setting", "seconds"),
+        "backoff_max_s": Note("Longest wait before connecting again; null for the setting", "seconds"),
+        "enabled": Note("False: not watched"),
+        "added_at": Note("Where its signals begin: now when it is added or enabled again", "UTC"),
+        "updated_at": _ROW["updated_at"],
+    },
+    "influencer_positions": {
+        "address": Note("The account"),
+        "coin": Note("The venue's name"),
+        "size": Note("Held after the newest stored fill, or as the venue stated it; negative is short", BASE),
+        "time": Note("Of that fill, or of the statement", "UTC"),
+        "event_id": Note("The fill; empty for a statement"),
+        "leverage": Note("As last stated; null while unknown"),
+        "margin_mode": Note("`cross` or `isolated`, as last stated; null while unknown"),
+        "updated_at": _ROW["updated_at"],
+    },
+    "influencer_raw_events": {
+        "time": Note("The venue's time of the event", "UTC"),
+        "influencer_address": Note("The account"),
+        "event_type": Note("`FILL`, `ORDER_UPDATE`, `POSITION_SNAPSHOT` (asked for) or `POSITION_UPDATE` (pushed)"),
+        "id": Note("Of a fill its `sourceEventId`; of an order time, oid and status; of positions dex and time"),
+        "market": Note("As in signals; null where the event is of no single market"),
+        "raw_payload": Note("The venue's own JSON, byte for byte"),
+        "source": Note("`live`: streamed; `repair`: a snapshot, or asked for"),
+        "listener": Note("0 or 1: who brought it first; null for the info endpoint"),
+        "received_at": Note("When it reached us, by our clock", "UTC"),
+        "ingested_at": Note("When it was stored, by the database's clock", "UTC"),
     },
     "bus_outbox": {
         "owner": Note("The instance whose messages these are, e.g. `ohlcv/0/1`"),
