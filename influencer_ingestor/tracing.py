@@ -1,7 +1,7 @@
 """Correlation ids of signals, and OpenTelemetry spans from a frame's receipt to the broker's confirm.
 
-Spans are off by default; on, they need the packages of the extra `tracing` (opentelemetry-sdk and
-opentelemetry-exporter-otlp-proto-http), which are imported then and not before.
+Spans are off by default; on, they need the packages opentelemetry-sdk and
+opentelemetry-exporter-otlp-proto-http, which are imported then and not before.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def open_export(url: str) -> Export | None:
         otlp: Any = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     except ImportError as error:
         raise ConfigError(
-            f"TRACES_URL: {error.name} is not installed: pip install 'trading-bus[tracing]', or leave it empty"
+            f"TRACES_URL: {error.name} is not installed: pip install opentelemetry-sdk "
+            "opentelemetry-exporter-otlp-proto-http, or leave it empty"
         ) from error
     provider = sdk.TracerProvider(resource=resources.Resource.create({"service.name": "influencer_ingestor"}))
     provider.add_span_processor(batch.BatchSpanProcessor(otlp.OTLPSpanExporter(endpoint=url)))
