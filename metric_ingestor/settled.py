@@ -47,7 +47,7 @@ class Settlements:
             await asyncio.sleep(self._every_s if good else RETRY_S)
 
     async def _look(self) -> bool:
-        stored = (await self._database.query(sql.LAST_SETTLED))[0]["time"]
+        stored = (await self._database.query(sql.LAST_SETTLED, list(self.followed)))[0]["time"]
         start_s = int(self._vendors.now_ms()) // 1000 - HISTORY_S if stored is None else stored - OVERLAP_S
         for _ in range(PAGES_MAX):
             page = await self._vendors.ask_settled(1000 * start_s)

@@ -142,7 +142,10 @@ ON CONFLICT (symbol, time, regular) DO UPDATE SET rate = excluded.rate, updated_
 """
 """Settlements; the same again changes nothing."""
 
-LAST_SETTLED = "SELECT extract(epoch FROM max(time))::bigint AS time FROM funding_settled"
+LAST_SETTLED = """
+SELECT extract(epoch FROM max(time))::bigint AS time FROM funding_settled WHERE symbol = ANY($1::text[])
+"""
+"""Of our own symbols: other instances may be further."""
 
 LIQUIDITY = """
 SELECT pair, vol_24h::float8 AS volume FROM coin_registry WHERE pair = ANY($1::text[]) AND vol_24h IS NOT NULL
