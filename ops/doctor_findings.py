@@ -11,6 +11,7 @@ import msgspec
 
 from common.settings import ServiceSettings
 from ohlcv_ingestor.settings import OhlcvSettings
+from registry.schedule import RUN_AGE_MAX_S
 
 POSTGRES_LEAST = 14
 """Multiranges, in which the ledger keeps missing ids."""
@@ -249,6 +250,16 @@ def judge_rights(lacking: Iterable[tuple[str, str]], trial: str | None) -> Findi
     if trial is not None:
         return fail("database rights", f"a trial write was refused: {trial}", "is it a replica, or read-only?")
     return ok("database rights", "tables can be written (tried and rolled back)")
+
+
+def judge_registry(run_age_s: float | None) -> Finding:
+    """Age of the registry's last written run, whoever started it; None: there was none."""
+    if run_age_s is None:
+        return ok("registry", "it never ran: ingestors follow SYMBOLS, or rows written by hand")
+    seen = f"last run {run_age_s / 3600:.1f} h ago"
+    if run_age_s <= RUN_AGE_MAX_S:
+        return ok("registry", seen)
+    return warn("registry", seen, "`trading-bus registry run` makes up for it, or says why it can not")
 
 
 def judge_connections(used: int, most: int) -> Finding:

@@ -43,6 +43,7 @@ SELECT name, "right" FROM unnest($1::text[], $2::text[]) AS needed(name, "right"
 _TRIAL = """
 INSERT INTO ingest_cursors (service, venue, symbol, last_id, event_time) VALUES ('doctor', '', '', 0, now())
 """
+_RUN_AGE = "SELECT extract(epoch FROM now() - max(run_at))::float8 FROM coin_registry_history"
 _DATA_FOLDER = "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
 
 
@@ -72,6 +73,7 @@ async def check_database(dsn: str, needs: Sequence[tuple[str, str]], timeout_s: 
             ]
             if pending.level is judge.Level.OK:
                 findings.append(await _check_rights(con, needs))
+                findings += await _check_registry(con)
             return findings
     finally:
         con.terminate()
@@ -105,6 +107,13 @@ async def _check_rights(con: Connection, needs: Sequence[tuple[str, str]]) -> Fi
         finally:
             await attempt.rollback()
     return judge.judge_rights([(r["name"], r["right"]) for r in lacking], trial)
+
+
+async def _check_registry(con: Connection) -> list[Finding]:
+    try:
+        return [judge.judge_registry(await con.fetchval(_RUN_AGE))]
+    except asyncpg.InsufficientPrivilegeError:
+        return []  # told among the rights
 
 
 async def _check_clock(con: Connection) -> Finding:

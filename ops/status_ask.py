@@ -26,6 +26,7 @@ from ops.status_facts import (
     FeedFacts,
     OutboxFacts,
     QueueFacts,
+    RegistryFacts,
     ServiceFacts,
     Silent,
     StreamFacts,
@@ -38,6 +39,7 @@ ANSWER_BYTES_MAX = 16 * 2**20
 HEARTBEAT_S = 10
 GOODBYE_TIMEOUT_S = 0.3
 NEVER_BEGUN_GRACE_S = 60
+NOBODY_THERE = "nothing listens there"
 
 _GAPS = """
 SELECT service, venue, symbol,
@@ -57,6 +59,14 @@ SELECT service, venue, symbol,
 _LISTINGS = """
 SELECT pair, status, updated_at < now() - $1 * interval '1 second' AS settled
   FROM coin_registry WHERE pair IS NOT NULL
+"""
+
+SAMPLED_MINUTES = 20
+"""Spreads come every five."""
+_REGISTRY = """
+SELECT extract(epoch FROM now() - max(run_at))::float8 AS run_age_s,
+       EXISTS (SELECT FROM book_samples WHERE time > now() - $1 * interval '1 minute') AS sampled
+  FROM coin_registry_history
 """
 
 _T = TypeVar("_T")
@@ -116,7 +126,7 @@ async def _within(asking: Awaitable[_T], silent: tuple[str, str], secrets: set[s
 def words_of(error: Exception) -> str:
     """Why a source did not answer, in words; unmasked."""
     if isinstance(error, httpx.ConnectError):
-        return "nothing listens there"
+        return NOBODY_THERE
     if isinstance(error.__cause__, asyncpg.UndefinedTableError):
         return f"the schema is not there ({error.__cause__}): `trading-bus migrate`"
     # What the source is stands before it already.
@@ -140,13 +150,15 @@ async def _read_database(dsn: str, limits: AskLimits, kinds: Sequence[ServiceKin
             now_s = await con.fetchval("SELECT extract(epoch FROM now())::float8")
             streams = await _read_streams(con, limits, kinds)
             outbox = await con.fetch(sql.OWNERS)
+            last = await con.fetchrow(_REGISTRY, SAMPLED_MINUTES)
     finally:
         con.terminate()
     waiting = tuple(
         OutboxFacts(r["owner"], "repair" if r["lane"] else "live", r["messages"], r["age_s"], r["alive"])
         for r in outbox
     )
-    return DatabaseFacts(now_s, streams, waiting)
+    ran = None if last is None or last["run_age_s"] is None else msgspec.convert(dict(last), RegistryFacts)
+    return DatabaseFacts(now_s, streams, waiting, ran)
 
 
 async def _read_streams(con: Connection, limits: AskLimits, kinds: Sequence[ServiceKind]) -> tuple[StreamFacts, ...]:
@@ -175,7 +187,10 @@ async def _ask_service(url: str, limits: AskLimits) -> ServiceFacts | Silent:
     kind = next((kind for kind in SERVICES if urlsplit(url).port == kind.port), None)
     source = f"{kind.name} {redact_dsn(url)}" if kind else f"service {redact_dsn(url)}"
     advice = "is it running, with that HTTP_PORT? addresses: --url or STATUS_URLS"
-    return await _within(_read_service(url, limits), (source, advice), dsn_secrets(url), limits.timeout_s)
+    answer = await _within(_read_service(url, limits), (source, advice), dsn_secrets(url), limits.timeout_s)
+    if isinstance(answer, Silent) and kind is not None and kind.by_timer and answer.reason == NOBODY_THERE:
+        return msgspec.structs.replace(answer, advice="nothing, where timers run it", by_timer=True)
+    return answer
 
 
 async def _read_service(url: str, limits: AskLimits) -> ServiceFacts:

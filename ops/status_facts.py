@@ -8,11 +8,12 @@ from common.health import Check, Phase
 
 
 class Silent(msgspec.Struct, frozen=True):
-    """A source that did not answer: which, why, and what to do about it."""
+    """A source that did not answer: which, why, and what to do about it; `by_timer`: it need not be there."""
 
     source: str
     reason: str
     advice: str
+    by_timer: bool = False
 
 
 class StreamFacts(msgspec.Struct, frozen=True):
@@ -48,12 +49,20 @@ class OutboxFacts(msgspec.Struct, frozen=True):
     alive: bool
 
 
+class RegistryFacts(msgspec.Struct, frozen=True):
+    """How old the last written run of the registry is, and whether spreads were sampled lately."""
+
+    run_age_s: float
+    sampled: bool
+
+
 class DatabaseFacts(msgspec.Struct, frozen=True):
-    """Cursors, ledger, registry and outbox at the database's own time `now_s`."""
+    """Cursors, ledger, registry and outbox at the database's own time `now_s`; `registry` None: it never ran."""
 
     now_s: float
     streams: tuple[StreamFacts, ...] = ()
     outbox: tuple[OutboxFacts, ...] = ()
+    registry: RegistryFacts | None = None
 
 
 class FeedFacts(msgspec.Struct, frozen=True):

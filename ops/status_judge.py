@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 
 import msgspec
+from msgspec.structs import replace
 
 from common.health import Check, Phase
 from common.listings import WANTED_STATUSES
@@ -17,11 +18,13 @@ from ops.status_facts import (
     Facts,
     FeedFacts,
     OutboxFacts,
+    RegistryFacts,
     ServiceFacts,
     Silent,
     StreamFacts,
 )
 from ops.status_services import SERVICES, ServiceKind, kind_of
+from registry.schedule import RUN_AGE_MAX_S
 
 NAMES_TOLD = 5
 DETAIL_CHARS_MAX = 160
@@ -103,6 +106,7 @@ class Picture(msgspec.Struct, frozen=True):
 def judge(facts: Facts, limits: StatusLimits | None = None, kinds: Sequence[ServiceKind] = SERVICES) -> Picture:
     """Find everything that is wrong; sources that did not answer come first, then services, streams and messages."""
     limits = limits or StatusLimits()
+    facts = replace(facts, services=tuple(it for it in facts.services if not _may_be_away(it)))
     sources: tuple[object, ...] = (facts.database, *facts.brokers, *facts.services)
     problems = [Problem(it.source, it.reason, it.advice) for it in sources if isinstance(it, Silent)]
     remarks: list[Problem] = []
@@ -117,6 +121,9 @@ def judge(facts: Facts, limits: StatusLimits | None = None, kinds: Sequence[Serv
         problems += _judge_rows(rows, limits)
         remarks += _remark_rows(rows)
         problems += _judge_outbox(facts.database.outbox, limits)
+        if facts.database.registry is not None:
+            problems += _judge_registry(facts.database.registry)
+            remarks += _remark_registry(facts.database.registry)
     # What the management interface counts is some seconds old: where the broker itself answered, its counts hold.
     brokers = sorted((it for it in facts.brokers if isinstance(it, BrokerFacts)), key=lambda it: it.source != "amqp")
     for broker in brokers:
@@ -128,6 +135,10 @@ def judge(facts: Facts, limits: StatusLimits | None = None, kinds: Sequence[Serv
 
 
 # ---- services
+
+
+def _may_be_away(answer: ServiceFacts | Silent) -> bool:
+    return isinstance(answer, Silent) and answer.by_timer
 
 
 def _judge_service(service: ServiceFacts) -> Iterator[Problem]:
@@ -291,6 +302,18 @@ def _judge_outbox(outbox: Iterable[OutboxFacts], limits: StatusLimits) -> Iterat
             what = f"{it.messages} messages of {it.owner} wait, the oldest for {format_span(it.age_s)}"
             advice = "its service publishes them once the broker confirms" if it.alive else "`trading-bus outbox drain`"
             yield Problem("outbox", what if it.alive else f"{what}; their owner is gone", advice)
+
+
+def _judge_registry(registry: RegistryFacts) -> Iterator[Problem]:
+    if registry.run_age_s > RUN_AGE_MAX_S:
+        what = f"the last run that was written is {format_span(registry.run_age_s)} old"
+        yield Problem("registry", what, "`trading-bus registry run` makes up for it, or says why it can not")
+
+
+def _remark_registry(registry: RegistryFacts) -> Iterator[Problem]:
+    if not registry.sampled:
+        what = "no spread was sampled lately: a run takes the spread of its own moment"
+        yield Problem("registry", what, "`trading-bus registry sample` every five minutes, or `registry schedule`")
 
 
 def _judge_broker(broker: BrokerFacts) -> Iterator[Problem]:

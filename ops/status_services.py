@@ -11,6 +11,7 @@ from influencer_ingestor.settings import InfluencerSettings
 from macro_ingestor.settings import MacroSettings
 from metric_ingestor.settings import MetricSettings
 from ohlcv_ingestor.settings import OhlcvSettings
+from registry.settings import RegistrySettings
 
 _OHLCV_STREAMS = """
 SELECT c.venue, c.symbol, extract(epoch FROM c.event_time)::float8 AS cursor_s,
@@ -34,6 +35,7 @@ class ServiceKind(msgspec.Struct, frozen=True):
     `streams_sql` ($1 is the name) lists its streams: venue, symbol, cursor_s, last_trade_s, trades_per_s. `advice`
     says what to do when a check of that name (or of a name that begins so) fails. With `follows_registry` every
     wanted pair of coin_registry has to have a stream. `writes` names its tables and the rights that it needs on each.
+    One that timers may run instead (`by_timer`) is not missed when nobody answers on its port.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ServiceKind(msgspec.Struct, frozen=True):
     writes: Mapping[str, str] = {}
     streams_sql: str | None = None
     follows_registry: bool = False
+    by_timer: bool = False
 
     def advise(self, check: str) -> str:
         """What to do when this check fails."""
@@ -94,6 +97,25 @@ SERVICES: tuple[ServiceKind, ...] = (
         },
     ),
     ServiceKind(
+        "registry",
+        8105,
+        RegistrySettings,
+        {
+            "run": "the last nights' runs failed: the service's log, then `trading-bus registry run --dry-run`",
+            "samples": "spreads are not sampled: does Binance's REST answer? `trading-bus registry sample` says why",
+        },
+        {
+            "coin_registry": "SELECT, INSERT, UPDATE",
+            "coin_registry_history": "SELECT, INSERT",
+            "book_samples": "SELECT, INSERT",
+            "raw_bars": "SELECT",
+            "feed_gaps": "SELECT",
+            "metric_15s": "SELECT",
+            "bus_outbox": "SELECT, INSERT, DELETE",
+        },
+        by_timer=True,
+    ),
+    ServiceKind(
         "macro",
         8103,
         MacroSettings,
@@ -135,7 +157,7 @@ SERVICES: tuple[ServiceKind, ...] = (
         },
     ),
 )
-"""Long-running services only: what runs once and ends has no address to ask."""
+"""Long-running services only: what only runs once and ends has no address to ask."""
 
 
 def needed_rights(kinds: Iterable[ServiceKind]) -> list[tuple[str, str]]:

@@ -104,6 +104,8 @@ def _tell_messages(picture: Picture) -> Iterator[str]:
         waiting = sum(it.messages for it in outbox)
         oldest_s = max((it.age_s for it in outbox), default=0.0)
         yield f"outbox: {waiting} messages, oldest {format_span(oldest_s)}" if waiting else "outbox: nothing waits"
+        if (registry := picture.facts.database.registry) is not None:
+            yield f"registry: last run {format_span(registry.run_age_s)} ago"
     if not picture.facts.brokers:
         yield "broker: not asked (RMQ_URL, MANAGEMENT_URL)"
     for broker in picture.facts.brokers:
@@ -113,7 +115,7 @@ def _tell_messages(picture: Picture) -> Iterator[str]:
 
 
 def encode(picture: Picture) -> bytes:
-    """One JSON object: verdict, problems, remarks, streams (all of them), services, brokers, outbox, silent sources."""
+    """One JSON object: verdict, problems, remarks, streams (all of them), services, brokers, outbox, registry."""
     facts = picture.facts
     database = facts.database if isinstance(facts.database, DatabaseFacts) else DatabaseFacts(0.0)
     body: dict[str, Any] = {
@@ -125,6 +127,7 @@ def encode(picture: Picture) -> bytes:
         "services": [it for it in facts.services if isinstance(it, ServiceFacts)],
         "brokers": [it for it in facts.brokers if isinstance(it, BrokerFacts)],
         "outbox": database.outbox,
+        "registry": database.registry,
     }
     return msgspec.json.encode(body, enc_hook=str)
 

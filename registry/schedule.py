@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 
 DAY = dt.timedelta(days=1)
+RUN_AGE_MAX_S = 26 * 3600.0
+"""A night and two hours of trying: a last run that is older is worth a person."""
 
 
 def last_pull(now: dt.datetime, pull_time: dt.time) -> dt.datetime:

@@ -18,7 +18,7 @@ from common.metrics import watch_counter, watch_gauge
 from common.service import Service
 from registry.run import Report, load_rules_of, run
 from registry.samples import moment_of, take_samples
-from registry.schedule import is_due
+from registry.schedule import RUN_AGE_MAX_S, is_due
 from registry.settings import RegistrySettings, read_pull_time
 from registry.tables import read_last_run, read_last_sample
 
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 NAME = "registry"
 READER = "registry/schedule"
-RUN_AGE_MAX_S = 26 * 3600.0
-"""A night and two hours of trying."""
 SAMPLE_AGE_SHARE_MAX = 3.0
 
 # Neither has type stubs.
@@ -60,12 +58,12 @@ class Keeper:
             return
         async with self._turn:
             await self.load()
+            self._ready()  # an outage of the venue is told by the age of the last run
             if is_due(moment_of(self._clock), self.last_run, self._pull_time):
                 self.last_report = await run(self._settings)
                 self.last_run = self.last_report.night.run_at
                 self.counts["runs"] += 1
                 self.counts["events"] += self.last_report.events
-            self._ready()
 
     async def sample(self) -> None:
         """Store the spreads of now."""
@@ -90,7 +88,7 @@ async def main(service: Service[RegistrySettings]) -> None:
     database = Database(settings.ts_dsn.get_secret_value(), READER)
     service.on_stop("database", database.close)
     keeper = Keeper(settings, database, service.ready)
-    _watch(service, keeper)
+    watch_registry(service, keeper)
     scheduler = _SCHEDULER(timezone=dt.UTC)
     at = read_pull_time(settings.registry_pull_time)
     now = dt.datetime.now(dt.UTC)  # the scheduler's own clock
@@ -130,7 +128,8 @@ def _job(
     return do
 
 
-def _watch(service: Service[RegistrySettings], keeper: Keeper) -> None:
+def watch_registry(service: Service[RegistrySettings], keeper: Keeper) -> None:
+    """Checks and metrics of the registry."""
     settings, registry = service.settings, service.registry
     sample_age_max_s = SAMPLE_AGE_SHARE_MAX * settings.registry_sample_every_s
     service.health.add_probe("run", lambda: check_age("run", keeper.age_s(keeper.last_run), RUN_AGE_MAX_S))
@@ -145,6 +144,10 @@ def _watch(service: Service[RegistrySettings], keeper: Keeper) -> None:
     watch_gauge(
         registry, "trading_bus_registry_symbols", "Symbols of the last run by status.", keeper.statuses, ("status",)
     )
+    watch_gauge(
+        registry, "trading_bus_registry_run_age_seconds", "Since the last run that was written, whoever made it.",
+        lambda: keeper.age_s(keeper.last_run),
+    )  # fmt: skip
     watch_gauge(
         registry, "trading_bus_registry_run_seconds", "What the last run took.",
         lambda: keeper.last_report.seconds if keeper.last_report else None,

@@ -155,16 +155,18 @@ async def test_the_schedule_makes_up_for_a_missed_night(world: World) -> None:
             while not port_file.exists():
                 await asyncio.sleep(0.05)
             url = f"http://127.0.0.1:{port_file.read_text().strip()}"
-            while (await http.get(f"{url}/readyz")).status_code != 200:
+            while (await http.get(f"{url}/healthz")).status_code != 200:
                 assert process.alive(), process.tail()
                 await asyncio.sleep(0.1)
             while not await world.con.fetchval("SELECT count(DISTINCT time) > 1 FROM book_samples"):
                 await asyncio.sleep(0.1)
             metrics = (await http.get(f"{url}/metrics")).text
             health = (await http.get(f"{url}/healthz")).json()
+            assert (await http.get(f"{url}/readyz")).status_code == 200
         assert health["healthy"] and {check["name"] for check in health["checks"]} == {"run", "samples"}
         assert "trading_bus_registry_runs_total 1.0" in metrics
         assert 'trading_bus_registry_symbols{status="ACTIVE"}' in metrics
+        assert "trading_bus_registry_run_age_seconds" in metrics
         await asyncio.sleep(1.2)  # more than a retry: nothing is due
         assert await world.con.fetchval("SELECT count(DISTINCT run_at) FROM coin_registry_history") == 1
     finally:

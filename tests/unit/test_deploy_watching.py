@@ -28,6 +28,8 @@ from ohlcv_ingestor.observing import _skew_s, watch_ingestor
 from ohlcv_ingestor.settings import OhlcvSettings
 from ops.server_state import REPOSITORY
 from ops.status_services import SERVICES
+from registry.service import Keeper, watch_registry
+from registry.settings import RegistrySettings
 from tests.promql import metrics_in
 
 PROMETHEUS = REPOSITORY / "deploy/prometheus"
@@ -62,7 +64,10 @@ def ours() -> set[str]:
     watch_metrics(metric, *(MagicMock() for _ in range(6)))
     influencer = Service("influencer", InfluencerSettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url))
     watch_influencers(influencer, *(MagicMock() for _ in range(7)))
-    services = (service, macro, metric, influencer)
+    nightly = RegistrySettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url)
+    registry = Service("registry", nightly)
+    watch_registry(registry, Keeper(nightly, MagicMock(), MagicMock()))
+    services = (service, macro, metric, influencer, registry)
     return set[str]().union(*(names_of(each.registry) for each in services))
 
 

@@ -22,6 +22,7 @@ from ops.status_facts import (
     Meters,
     OutboxFacts,
     QueueFacts,
+    RegistryFacts,
     ServiceFacts,
     Silent,
     StreamFacts,
@@ -75,6 +76,16 @@ def test_a_healthy_system_has_no_problem() -> None:
     ]
 
 
+def test_a_registry_that_timers_run_is_looked_at_in_the_database() -> None:
+    away = Silent("registry http://h:8105", "nothing listens there", "nothing, where timers run it", by_timer=True)
+    ran = DatabaseFacts(NOW_S, (stream(),), (), RegistryFacts(25 * 3600.0, True))
+    well = judge(facts(database=ran, services=(service("BTCUSDT"), away)))
+    assert (well.verdict(), well.remarks) == ("all well: 1 stream, 1 service", ())
+    assert "registry: last run 25 h ago" in render(well)
+    unsampled = judge(facts(database=replace(ran, registry=RegistryFacts(25 * 3600.0, False))))
+    assert unsampled.well and "no spread was sampled" in unsampled.remarks[0].what
+
+
 SILENT = Silent("it http://h:1", "no answer within 2 s", "start it")
 
 
@@ -108,6 +119,10 @@ SILENT = Silent("it http://h:1", "no answer within 2 s", "start it")
         (facts(brokers=(BrokerFacts("amqp", declared=False),)), "not declared"),
         (facts(brokers=(BrokerFacts("management", alarms=("mem",)),)), "mem alarm: every publisher is blocked"),
         (facts(brokers=(BrokerFacts("amqp", queues=(QueueFacts(EXCHANGE_DEAD, 3),)),)), "3 dead letters"),
+        (
+            facts(database=DatabaseFacts(NOW_S, (stream(),), (), RegistryFacts(26.1 * 3600, True))),
+            "registry: the last run that was written is 26 h old -> `trading-bus registry run`",
+        ),
         (
             facts(database=DatabaseFacts(NOW_S, (stream(),), (OutboxFacts("ohlcv/0/1", "live", 7, 31, False),))),
             "7 messages of ohlcv/0/1 wait, the oldest for 31 s; their owner is gone -> `trading-bus outbox drain`",
