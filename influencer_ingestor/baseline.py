@@ -10,7 +10,6 @@ from common.errors import BadInput, Refused, TryLater
 from influencer_ingestor import hyperliquid as venue
 from influencer_ingestor.events import EventType, PositionSnapshot, Source
 from influencer_ingestor.filling import Filler, Info
-from influencer_ingestor.gaps import Chain
 from influencer_ingestor.intake import state_event
 from influencer_ingestor.positions import Position, is_spot
 from influencer_ingestor.settings import InfluencerSettings
@@ -67,14 +66,17 @@ class Baselines:
             state = await self._ask(watched, dex)
             if state is None or state.time_ms is None:
                 continue
-            if self._differing(watched, state):
-                # Its last fills may be on their way: only what still differs after they came is a difference.
+            before = self._differing(watched, state)
+            if before:
+                # Its last fills may be on their way: only what still differs after they came, without another fill in
+                # between, is a difference.
                 await asyncio.sleep(self._settings.audit_lag_ms / 1000)
                 await self._filler.fetch_since(watched.account.address, int(self._settings.overlap_s * 1000))
                 state = await self._ask(watched, dex)
                 if state is None or state.time_ms is None:
                     continue
-            self._apply(watched, state, state.time_ms)
+            after = self._differing(watched, state)
+            self._apply(watched, state, state.time_ms, before.items() & after.items())
 
     async def _ask(self, watched: Watched, dex: str) -> PositionSnapshot | None:
         user = watched.account.address
@@ -83,19 +85,20 @@ class Baselines:
             return None
         return venue.parse_state(body, user, dex)
 
-    def _differing(self, watched: Watched, state: PositionSnapshot) -> list[tuple[Chain, int]]:
-        """Coins whose position the venue states otherwise than we have it."""
-        sizes = _sizes(watched, state)
-        return [
-            (chain, size)
-            for coin, size in sizes.items()
+    def _differing(self, watched: Watched, state: PositionSnapshot) -> dict[str, tuple[int, int]]:
+        """Coins whose position the venue states otherwise than we have it: the size it states, and our newest fill."""
+        return {
+            coin: (size, chain.last_ms)
+            for coin, size in _sizes(watched, state).items()
             if (chain := watched.chains.get(coin)) is not None
             and chain.position is not None
             and chain.position != size
             and chain.last_ms <= (state.time_ms or 0)
-        ]
+        }
 
-    def _apply(self, watched: Watched, state: PositionSnapshot, as_of_ms: int) -> None:
+    def _apply(
+        self, watched: Watched, state: PositionSnapshot, as_of_ms: int, differing: set[tuple[str, tuple[int, int]]]
+    ) -> None:
         user = watched.account.address
         watched.learn_margins(state)
         if watched.is_news(state):
@@ -103,13 +106,12 @@ class Baselines:
             event = state_event(state, EventType.POSITION_SNAPSHOT, self._clock)
             self._writer.keep(RawRow(event, Source.REPAIR, None, self._clock.wall_ms()))
         margins = {held.coin: held for held in state.held}
-        first = state.dex not in watched.baselines
         watched.baselines.setdefault(state.dex, as_of_ms)
-        differing = {chain.coin for chain, _ in self._differing(watched, state)}
+        wrong = {coin for coin, _ in differing}
         for coin, size in _sizes(watched, state).items():
             chain = watched.chain(coin)
             known = chain.position is not None
-            if chain.due_ms is not None or as_of_ms < chain.last_ms or (known and not first and coin not in differing):
+            if chain.due_ms is not None or as_of_ms < chain.last_ms or (known and coin not in wrong):
                 continue
             gap = chain.state(size, as_of_ms)
             if gap is not None:

@@ -122,17 +122,19 @@ class Filler:
                 group.create_task(self._work(), name=f"fetch-{number}")
 
     async def fetch_since(
-        self, user: str, overlap_ms: int, priority: Priority = "live", until_ms: int | None = None
+        self, user: str, overlap_ms: int, priority: Priority = "live", span: tuple[int, int] | None = None
     ) -> int | None:
         """Fetch, and store, all since the cursor; returns how many fills came, None when the account went meanwhile.
+
+        `span` asks for two other times (ms) instead, both later than the cursor's own last fetch.
 
         With nothing missed in between, the account is covered from then on, and the cursor moves. Raises TryLater.
         """
         if (watched := self._watched.get(user)) is None:
             return None
         breaks, heard, polled = watched.breaks, watched.heard, watched.polled
-        start_ms = max(watched.account.added_ms, watched.cursor_ms - overlap_ms)
-        items, newest_ms = await self._fetch(user, start_ms, until_ms, priority)
+        start_ms, until_ms = span or (watched.cursor_ms - overlap_ms, None)
+        items, newest_ms = await self._fetch(user, max(watched.account.added_ms, start_ms), until_ms, priority)
         await self._writer.settled(user)
         if self._watched.get(user) is not watched or watched.breaks != breaks:
             return items

@@ -92,7 +92,7 @@ class Chain:
         self.gaps: list[Gap] = []
         self.wanted: list[Gap] = []
         self.changed: list[Gap] = []
-        self._hold_ms = hold_ms
+        self.hold_ms = hold_ms
         self._continuous = not is_spot(coin)
         self._waiting: list[Arrived] = []
         self._before: Fill | None = None
@@ -118,7 +118,7 @@ class Chain:
     def due_ms(self) -> int | None:
         """When the first held fill goes, whatever is missing (venue clock); None when nothing is held."""
         first_ms = min((each.received_ms for each in self._waiting), default=None)
-        return None if first_ms is None else first_ms + self._hold_ms
+        return None if first_ms is None else first_ms + self.hold_ms
 
     def release(self, now_ms: int) -> list[Released]:
         """What may be written at `now_ms`, in order; the rest is held until `due_ms` or until a fill is added."""
@@ -127,7 +127,7 @@ class Chain:
         late = [each.fill for each in self._waiting if each.fill.time_ms < self.last_ms]
         newer = [each.fill for each in self._waiting if each.fill.time_ms >= self.last_ms]
         ordered = [by_id[fill.event_id] for fill in order_fills(late) + order_fills(newer, self.position)]
-        overdue = [at for at, each in enumerate(ordered) if now_ms >= each.received_ms + self._hold_ms]
+        overdue = [at for at, each in enumerate(ordered) if now_ms >= each.received_ms + self.hold_ms]
         forced = overdue[-1] if overdue else -1
         released: list[Released] = []
         for at, each in enumerate(ordered):

@@ -80,7 +80,8 @@ class Listeners:
         async with self._turn:
             self.plan = plan
             feeds = [self._feeds_of(socket.number, plan) for socket in self.sockets]
-            for socket, wanted in zip(self.sockets, feeds, strict=True):
+            pairs = list(zip(self.sockets, feeds, strict=True))
+            for socket, wanted in pairs if any(s.would_leave(f) for s, f in pairs) else ():
                 have = {feed: None for feed in wanted if feed[1] in socket.users}
                 socket.want(have, self._backoff_of(socket.number, plan))
             deadline_s = self._clock.monotonic_s() + UNSUBSCRIBE_WAIT_S

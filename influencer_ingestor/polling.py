@@ -31,10 +31,10 @@ class Poller:
         self._rotation = PollRotation(settings.poll_every_min_ms)
         self._audits = PollRotation(int(settings.audit_every_s * 1000))
         self._planned: set[str] = set()
-        self._ranked: dict[str, int] = {}
         self._woken = asyncio.Event()
         self.polls_total = self.audits_total = self.failures_total = 0
-        self.first_seen_s: dict[str, float] = {}
+        self._audited: dict[str, int] = {}
+        """Up to when (ms) an account was audited last."""
 
     def follow(self, polled: tuple[str, ...]) -> None:
         """Take the accounts that the plan leaves to polling."""
@@ -58,9 +58,11 @@ class Poller:
         heard = {user: priority for user, priority in priorities.items() if user not in polled}
         self._audits.rank(heard)
         for user in heard:
+            # What was before, its start fetches.
+            self._audited.setdefault(user, self._clock.wall_ms())
             if self._audits.age_ms(user, now_ms) is None:
                 self._audits.asked(user, now_ms, 0)
-        self._ranked = priorities
+        self._audited = {user: at_ms for user, at_ms in self._audited.items() if user in heard}
         self._woken.set()
 
     def ages_s(self) -> dict[str, float | None]:
@@ -85,7 +87,7 @@ class Poller:
                 await self._rest(self._rotation.wait_ms(now_ms))
                 continue
             self.polls_total += 1
-            items = await self._ask(turn.user, POLL_OVERLAP_MS, None)
+            items = await self._ask(turn.user, POLL_OVERLAP_MS, None) or 0
             self._rotation.asked(turn.user, int(self._clock.monotonic_s() * 1000), items)
 
     async def _audit(self) -> None:
@@ -99,8 +101,11 @@ class Poller:
             if watched is not None and watched.covered:
                 self.audits_total += 1
                 until_ms = self._clock.wall_ms() - self._settings.audit_lag_ms
-                overlap_ms = AUDIT_OVERLAP_MS + int(self._settings.audit_every_s * 1000)
-                items = await self._ask(turn.user, overlap_ms, until_ms)
+                start_ms = self._audited[turn.user]
+                found = await self._ask(turn.user, 0, (start_ms - AUDIT_OVERLAP_MS, until_ms))
+                if found is not None:
+                    self._audited[turn.user] = until_ms
+                items = found or 0
             self._audits.asked(turn.user, int(self._clock.monotonic_s() * 1000), items)
 
     async def _readmit(self) -> None:
@@ -110,9 +115,9 @@ class Poller:
                 log.info("account is heard again", extra={"account": user})
                 self.rank()
 
-    async def _ask(self, user: str, overlap_ms: int, until_ms: int | None) -> int:
+    async def _ask(self, user: str, overlap_ms: int, span: tuple[int, int] | None) -> int | None:
         try:
-            return await self._filler.fetch_since(user, overlap_ms, "background", until_ms) or 0
+            return await self._filler.fetch_since(user, overlap_ms, "background", span)
         except TryLater as error:
             self.failures_total += 1
             log.warning("account not polled", extra={"account": user, "error": str(error)})
@@ -120,7 +125,7 @@ class Poller:
         except (Refused, BadInput) as error:
             self.failures_total += 1
             log.error("the info endpoint refuses", extra={"account": user, "error": str(error)})
-        return 0
+        return None
 
     async def _rest(self, wait_ms: int | None) -> None:
         try:

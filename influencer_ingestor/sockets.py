@@ -117,6 +117,10 @@ class Socket:
         gone = self._asking.accepted - self._wanted.keys()
         return self.opened and bool(self._leaving or gone)
 
+    def would_leave(self, feeds: dict[Feed, None]) -> bool:
+        """Would these feeds end one that is acknowledged?"""
+        return self.opened and bool(self._asking.accepted - feeds.keys())
+
     @property
     def wanted(self) -> int:
         """How many feeds it is to carry."""
@@ -137,6 +141,8 @@ class Socket:
             wait_s = None
             try:
                 await self._live_once()
+                self.failures = 0
+                continue
             except Reconnect as error:
                 wait_s = error.wait_s
                 self._note_loss(str(error))

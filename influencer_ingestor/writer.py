@@ -56,7 +56,6 @@ class Work:
     positions: list[PositionRow] = field(default_factory=list[PositionRow])
     gaps: dict[tuple[str, int], GapRow] = field(default_factory=dict[tuple[str, int], GapRow])
     cursors: dict[str, int] = field(default_factory=dict[str, int])
-    users: set[str] = field(default_factory=set[str])
 
     def __bool__(self) -> bool:
         return bool(self.items or self.positions or self.gaps or self.cursors)
@@ -85,7 +84,8 @@ class Writer:
         self._kept: list[RawRow] = []
         self._stated: list[PositionRow] = []
         self._cursors: dict[str, int] = {}
-        self._busy: set[str] = set()
+        self._taken = self._done = 0
+        """Arrivals taken out of the queue, and how many of them are committed or held."""
         self._failing_since_s: float | None = None
         self.signals: Counter[tuple[str, str]] = Counter()
         """By action and source."""
@@ -124,9 +124,14 @@ class Writer:
             self.wake()
 
     async def settled(self, user: str) -> None:
-        """Wait until everything of an account that arrived so far is committed."""
+        """Wait until all of an account that arrived so far is committed; what arrives meanwhile does not count."""
+        await self._passed(self._taken + len(self._fan_in))
+        held_to_ms = self._clock.wall_ms() + max(
+            [chain.hold_ms for (at, _), chain in self._touched.items() if at == user], default=0
+        )
         async with self._turned:
-            await self._turned.wait_for(lambda: not self._is_busy(user))
+            await self._turned.wait_for(lambda: not self._holds(user, held_to_ms))
+        await self._passed(self._taken)
 
     def failing_s(self) -> float:
         """For how long nothing could be written; 0 when all is well."""
@@ -138,7 +143,7 @@ class Writer:
             work = self._prepare()
             if work:
                 await self._persevere(work)
-            self._busy.clear()
+            self._done = self._taken
             async with self._turned:
                 self._turned.notify_all()
             if not len(self._fan_in):
@@ -149,7 +154,9 @@ class Writer:
     def _prepare(self) -> Work:
         self._woken.clear()
         work = Work()
-        for arrived in self._fan_in.take(self._batch_max):
+        taken = self._fan_in.take(self._batch_max)
+        self._taken += len(taken)
+        for arrived in taken:
             self._sort_in(work, arrived)
         now_ms = self._clock.wall_ms()
         for (user, coin), chain in list(self._touched.items()):
@@ -173,7 +180,6 @@ class Writer:
         for user, to_ms in self._cursors.items():
             work.cursors[user] = max(to_ms, work.cursors.get(user, 0))
         self._cursors.clear()
-        self._busy = work.users
         return work
 
     def _sort_in(self, work: Work, arrived: Arrived) -> None:
@@ -183,7 +189,6 @@ class Writer:
         if watched is None:
             return
         if fill.time_ms < watched.account.added_ms:
-            work.users.add(fill.user)
             self.silent["before_start"] += 1
             work.items.append(Item(_raw_fill(arrived)))
             return
@@ -209,7 +214,6 @@ class Writer:
             position = Position(user, fill.coin, released.position, fill.time_ms, fill.event_id)
             item.position = PositionRow(position, margin.leverage, margin.mode)
         work.items.append(item)
-        work.users.add(user)
         if watched.covered and fill.time_ms > watched.cursor_ms:
             work.cursors[user] = max(fill.time_ms, work.cursors.get(user, 0))
 
@@ -290,9 +294,16 @@ class Writer:
 
     # ---- waiting
 
-    def _is_busy(self, user: str) -> bool:
-        held = any(at == user and chain.due_ms is not None for (at, _), chain in self._touched.items())
-        return held or user in self._busy or self._fan_in.waiting(user) > 0
+    async def _passed(self, place: int) -> None:
+        """Wait until so many arrivals are through; those that left the queue for polling never come."""
+        async with self._turned:
+            await self._turned.wait_for(
+                lambda: self._done >= place or (self._done == self._taken and not len(self._fan_in))
+            )
+
+    def _holds(self, user: str, to_ms: int) -> bool:
+        due = (chain.due_ms for (at, _), chain in self._touched.items() if at == user)
+        return any(at_ms is not None and at_ms <= to_ms for at_ms in due)
 
     async def _rest(self) -> None:
         due = [chain.due_ms for chain in self._touched.values() if chain.due_ms is not None]
