@@ -48,8 +48,8 @@ async def main(service: Service[MetricSettings]) -> None:
     )  # fmt: skip
     budget = WeightBudget(settings.futures_weight_per_min, settings.weight_share())
     # Open interest takes a call per symbol and window: most of what this process does.
-    lean = LeanHttp(settings.futures_rest_url, limits)
-    rest = RestClient(settings.futures_rest_url, budget, limits, clock, caller=lean)
+    lean = LeanHttp(settings.binance_futures_rest_url, limits)
+    rest = RestClient(settings.binance_futures_rest_url, budget, limits, clock, caller=lean)
     service.on_stop("rest", rest.close)
     okx = open_fallback(service, clock, limits)
     samples = Samples(SampleLimits(ahead_ms_max=settings.sample_ahead_ms_max))

@@ -17,7 +17,7 @@ class MetricSettings(ServiceSettings):
     """Environment of the metric ingestor, beside what every service reads."""
 
     # vendors
-    futures_rest_url: str = "https://fapi.binance.com"
+    binance_futures_rest_url: str = "https://fapi.binance.com"
     futures_weight_per_min: int = Field(default=REST_LIMIT, ge=60)
     # Of that limit; 0 takes half of it, divided by the number of instances.
     futures_share: float = Field(default=0.0, ge=0, le=1)

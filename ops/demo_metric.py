@@ -43,7 +43,8 @@ class MetricVerdict(msgspec.Struct):
 async def start_metric(folder: Path, servers: Servers, venue: Child) -> Child:
     """Start the metric ingestor on the demo's venue; raises TryLater when it does not come."""
     where = f"http://127.0.0.1:{venue.port}"
-    env = {"TS_DSN": servers.ts_dsn, "RMQ_URL": servers.rmq_url, "FUTURES_REST_URL": where, "OKX_REST_URL": where}
+    env = {"TS_DSN": servers.ts_dsn, "RMQ_URL": servers.rmq_url}
+    env |= dict.fromkeys(("BINANCE_FUTURES_REST_URL", "OKX_REST_URL"), where)
     return await start_child("metric ingestor", "metric_ingestor", folder, env, drop=SETTINGS)
 
 

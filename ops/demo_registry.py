@@ -20,7 +20,7 @@ VOLUME_USD = 50_000_000
 """A day of the demo's market is three hours long: too little for the volume floor."""
 TIMEOUT_S = 30.0
 _SETTINGS = frozenset(name.upper() for name in RegistrySettings.model_fields) | {"CREDENTIALS_DIRECTORY"}
-_VENDORS = ("BINANCE_REST_URL", "BINANCE_FUTURES_URL", "OKX_REST_URL", "COINGECKO_URL")
+_VENDORS = ("BINANCE_REST_URL", "BINANCE_FUTURES_REST_URL", "OKX_REST_URL", "COINGECKO_URL")
 
 
 async def run_registry(

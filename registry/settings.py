@@ -32,7 +32,7 @@ class RegistrySettings(ServiceSettings):
 
     # vendors
     binance_rest_url: str = "https://api.binance.com"
-    binance_futures_url: str = "https://fapi.binance.com"
+    binance_futures_rest_url: str = "https://fapi.binance.com"
     okx_rest_url: str = "https://openapi.okx.com"
     coingecko_url: str = "https://api.coingecko.com"
     coingecko_api_key: SecretStr | None = None

@@ -80,7 +80,7 @@ class Sources:
         self.away: dict[Vendor, str] = {}
         self._settings, self._clock, self._limits = settings, clock, limits
         share = settings.rest_share
-        futures = settings.binance_futures_url
+        futures = settings.binance_futures_rest_url
         key = settings.coingecko_api_key.get_secret_value() if settings.coingecko_api_key else None
         self._spot = self._call("binance", settings.binance_rest_url, settings.rest_weight_per_min)
         self._futures = self._call("binance futures", futures, settings.futures_weight_per_min)

@@ -106,7 +106,7 @@ class Stage:
         address = f"http://127.0.0.1:{self.port}"
         variables = {
             "TS_DSN": service_address(self.dsn), "RMQ_URL": service_address(self.rmq_url),
-            "HTTP_PORT_FILE": str(self.folder / f"{name}.port"), "FUTURES_REST_URL": address,
+            "HTTP_PORT_FILE": str(self.folder / f"{name}.port"), "BINANCE_FUTURES_REST_URL": address,
             "OKX_REST_URL": address, "BUS_LOG_MAX_BYTES": "100000000", "FALLBACK": "none",
         }  # fmt: skip
         variables |= {key.upper(): str(value) for key, value in env.items()}

@@ -90,7 +90,7 @@ class World:
 
 
 def vendor_settings(url: str) -> dict[str, str]:
-    return dict.fromkeys(("binance_rest_url", "binance_futures_url", "okx_rest_url", "coingecko_url"), url)
+    return dict.fromkeys(("binance_rest_url", "binance_futures_rest_url", "okx_rest_url", "coingecko_url"), url)
 
 
 @asynccontextmanager
