@@ -15,6 +15,7 @@ from common.contracts import GapStatus
 from common.postgres import Connection, connect
 from ops.demo_cuts import Cut, choose_cuts, plan_cut, plan_start
 from ops.demo_features import Comparison, compare_known, read_known
+from ops.demo_influencer import judge_influencer, start_influencer, trade
 from ops.demo_judge import Verdict, ask_venue, count_fallback_rows, name_faults, read_stored, summarize
 from ops.demo_macro import judge_macro, start_macro
 from ops.demo_metric import judge_metric, start_metric
@@ -81,6 +82,8 @@ class Play:
         self._engine: Child | None = None
         self._macro: Child | None = None
         self._metric: Child | None = None
+        self._influencer: Child | None = None
+        self._trading: asyncio.Task[None] | None = None
         self._cuts = deque[tuple[int, Cut]]()
         self._cut_until_s = 0.0
         self._start_s = 0
@@ -114,7 +117,11 @@ class Play:
                 self._engine = await start_feature_engine(self._folder, self._servers)
                 stack.push_async_callback(self._engine.stop)
             told, *_ = await asyncio.gather(
-                registered, self._start_ingestor(stack), self._start_metric(stack), self._start_macro(stack)
+                registered,
+                self._start_ingestor(stack),
+                self._start_metric(stack),
+                self._start_macro(stack),
+                self._start_influencer(stack, con),
             )
             with open_view(self._picture) as view:
                 self.is_watching = True
@@ -173,6 +180,13 @@ class Play:
             self._metric = await start_metric(self._folder, self._servers, self._venue)
             stack.push_async_callback(self._metric.stop)
 
+    async def _start_influencer(self, stack: AsyncExitStack, con: Connection) -> None:
+        if self._venue is not None:
+            self._influencer = await start_influencer(self._folder, self._servers, self._venue, con)
+            stack.push_async_callback(self._influencer.stop)
+            self._trading = asyncio.create_task(trade(self._http, self._venue))
+            stack.callback(self._trading.cancel)
+
     # ---- watch
 
     def _now_s(self) -> float:
@@ -228,6 +242,8 @@ class Play:
         """End a cut, wait until repairs are done and the outbox is empty; at most SETTLE_TIMEOUT_S."""
         if self._venue is None or self._has_died():
             return
+        if self._trading is not None:
+            self._trading.cancel()
         if self._now_s() < self._cut_until_s:
             await self._http.post(self._venue, "/_fault", {"kind": "clear"})
             self._cut_until_s = self._now_s()
@@ -279,6 +295,10 @@ class Play:
             macro = await judge_macro(con, self._http, self._venue, self._macro)
             self._faults += macro.faults
             lines.append(macro.line())
+        if self._influencer is not None and self._venue is not None:
+            signals = await judge_influencer(con, self._http, self._venue, self._influencer)
+            self._faults += signals.faults
+            lines.append(signals.line())
         if listener.joins > 1:
             lines.append(
                 f"note      the demo's own consumer was cut off {listener.joins - 1} times and missed messages"

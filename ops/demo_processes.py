@@ -76,7 +76,9 @@ async def start_venue(folder: Path, symbols: Sequence[str], start_ms: int) -> Ch
         "--start": start_ms,
     }
     words = [str(word) for pair in flags.items() for word in pair]
-    return await _start("venue", ["sandbox", "--okx", *words], folder, ready, {})
+    return await _start(
+        "venue", ["sandbox", "--okx", "--hyperliquid", "--hyperliquid-accounts", "0", *words], folder, ready, {}
+    )
 
 
 async def start_ingestor(folder: Path, env: Mapping[str, str], clean: bool) -> Child:

@@ -20,9 +20,11 @@ JOIN_TIMEOUT_S = 20.0
 
 _GAPS = """
 SELECT symbol, from_id, to_id, status, reason, tries, restored_n FROM feed_gaps
- WHERE updated_at >= to_timestamp($1) AND status <> 'not_subscribed' ORDER BY symbol, from_id
+ WHERE service = 'ohlcv' AND updated_at >= to_timestamp($1) AND status <> 'not_subscribed' ORDER BY symbol, from_id
 """
-_CURSORS = "SELECT symbol, extract(epoch FROM event_time)::bigint AS event_s FROM ingest_cursors"
+_CURSORS = (
+    "SELECT symbol, extract(epoch FROM event_time)::bigint AS event_s FROM ingest_cursors WHERE service = 'ohlcv'"
+)
 _OUTBOX = "SELECT coalesce(sum(cardinality(ids)), 0)::bigint FROM bus_outbox"
 
 

@@ -141,7 +141,7 @@ SERVICES: tuple[ServiceKind, ...] = (
         InfluencerSettings,
         {
             "listener": "one listener is away, the other one feeds: its reason stands beside it; it connects by itself",
-            "accounts": "accounts that nobody hears, or polled too late: their fills are fetched when the venue answers",
+            "accounts": "accounts nobody hears, or polled too late: their fills are fetched when the venue answers",
             "configuration": "the table influencers can not be read or followed: `refused` says why, with the numbers",
             "writing": "the database does not take rows: `trading-bus doctor`, then the service's log",
             "publishing": "the broker does not confirm: look at its alarms and disk; nothing is lost meanwhile",
