@@ -209,9 +209,7 @@ def _select(table: str, fields: Sequence[str]) -> str:
 
 def _columns(records: Iterable[asyncpg.Record], fields: Sequence[str]) -> dict[int, Fields]:
     return {
-        record["time"]: {
-            name: record[name] if name in _WHOLE_NUMBERS else _trimmed(record[name]) for name in fields
-        }
+        record["time"]: {name: record[name] if name in _WHOLE_NUMBERS else _trimmed(record[name]) for name in fields}
         for record in records
     }
 
