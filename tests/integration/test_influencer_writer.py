@@ -1,0 +1,93 @@
+"""The one writer on a real database: what no table takes, and what is written twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from common.clock import Clock
+from common.database import Database
+from common.numbers import format_scaled
+from influencer_ingestor.dedup import Dedup
+from influencer_ingestor.events import SCALE, EventType, RawEvent, Source
+from influencer_ingestor.fan_in import FanIn, Pair
+from influencer_ingestor.statements import RawRow
+from influencer_ingestor.tracing import Tracer
+from influencer_ingestor.watched import Watched
+from influencer_ingestor.writer import Item, Work, Writer
+from tests.unit.influencer_world import ACCOUNT, T0, USER, arrive, make_fill
+
+
+class Desk:
+    def __init__(self, dsn: str, con: asyncpg.Connection) -> None:
+        self.con, self.dead = con, list[tuple[bytes, str]]()
+        self.database = Database(dsn, "influencer/0/1")
+        self.watched = Watched(ACCOUNT, 0, Pair())
+        self.fan_in = FanIn(100, Dedup())
+        clock = Clock()
+        self.writer = Writer(
+            self.database, {USER: self.watched}, self.fan_in, clock, Tracer(clock.wall_ms, None), lambda: None,
+            lambda raw, reason, source: self.dead.append((raw, reason)),
+        )  # fmt: skip
+
+    async def turn(self) -> None:
+        work = self.writer._prepare()
+        await self.writer._commit(work)
+
+
+@pytest.fixture
+async def desk(ts_dsn: str) -> AsyncIterator[Desk]:
+    con = await asyncpg.connect(ts_dsn)
+    desk = Desk(ts_dsn, con)
+    yield desk
+    await desk.database.close()
+    await con.close()
+
+
+async def test_one_event_that_no_table_takes_keeps_nobody(desk: Desk) -> None:
+    for n in range(3):
+        desk.fan_in.offer(arrive(make_fill(str(n), "1", T0 + n)))
+    work = desk.writer._prepare()
+    assert len(work.items) == 3
+    bad = RawEvent(USER, EventType.ORDER_UPDATE, None, "bad", T0, b"not JSON")
+    work.items.insert(1, Item(RawRow(bad, Source.LIVE, 0, T0)))
+    await desk.writer._commit(work)
+    assert [raw for raw, _ in desk.dead] == [b"not JSON"] and "no table takes it" in desk.dead[0][1]
+    assert await desk.con.fetchval("SELECT count(*) FROM influencer_signals") == 3
+    assert await desk.con.fetchval("SELECT sum(cardinality(ids)) FROM bus_outbox") == 3
+
+
+async def test_the_same_work_twice_changes_and_announces_nothing(desk: Desk) -> None:
+    fill = make_fill("0", "1.5")
+    desk.fan_in.offer(arrive(fill))
+    work = desk.writer._prepare()
+    await desk.writer._commit(work)
+    await desk.writer._commit(work)
+    # After a commit in doubt, or when the filter has forgotten it.
+    desk.fan_in = desk.writer._fan_in = FanIn(100, Dedup())
+    desk.fan_in.offer(arrive(fill))
+    await desk.turn()
+    rows = await desk.con.fetch("SELECT raw_payload::text AS raw FROM influencer_raw_events")
+    assert [row["raw"].encode() for row in rows] == [fill.raw]
+    assert await desk.con.fetchval("SELECT sum(cardinality(ids)) FROM bus_outbox") == 1
+    position = await desk.con.fetchrow("SELECT * FROM influencer_positions")
+    assert (str(position["size"]), position["coin"]) == (format_scaled(fill.end, SCALE), "ETH")
+
+
+async def test_the_cursor_moves_only_while_covered(desk: Desk) -> None:
+    desk.fan_in.offer(arrive(make_fill("0", "1")))
+    await desk.turn()
+    assert await desk.con.fetchval("SELECT count(*) FROM ingest_cursors") == 0
+    desk.watched.covered = True
+    desk.fan_in.offer(arrive(make_fill("1", "1", T0 + 5)))
+    await desk.turn()
+    assert await desk.con.fetchval("SELECT last_id FROM ingest_cursors") == T0 + 5 == desk.watched.cursor_ms
+    desk.writer.move_cursor(USER, T0 + 1)
+    assert not desk.writer._prepare(), "it never goes back"
+
+
+async def test_nothing_waits_in_an_empty_work(desk: Desk) -> None:
+    assert not Work() and not desk.writer._prepare()
+    await desk.writer.settled(USER)
