@@ -101,7 +101,7 @@ class Baselines:
     ) -> None:
         user = watched.account.address
         watched.learn_margins(state)
-        if watched.is_news(state):
+        if state.dex not in watched.baselines or watched.is_news(state):
             watched.stated[state.dex] = state
             event = state_event(state, EventType.POSITION_SNAPSHOT, self._clock)
             self._writer.keep(RawRow(event, Source.REPAIR, None, self._clock.wall_ms()))

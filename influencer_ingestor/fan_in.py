@@ -70,10 +70,11 @@ class FanIn:
             return self._count(Offer.POLLED), None
         if (first := self._dedup.see(arrived)) is not None:
             return self._count(Offer.COPY), first
+        if not streamed and len(self._queue) >= max(1, self.capacity // 2):
+            # What can be asked for again leaves the other half to what can not.
+            self._dedup.forget([arrived.fill])
+            return self._count(Offer.FULL), None
         if len(self._queue) >= self.capacity:
-            if not streamed:
-                self._dedup.forget([arrived.fill])
-                return self._count(Offer.FULL), None
             least = self._least_important(user)
             self._remove(least)
             self.shed.add(least)

@@ -63,10 +63,10 @@ class Intake:
             if not self._is_believed(fill, now_ms):
                 continue
             arrived = Arrived(fill, now_ms, source, listener)
-            shed = len(self._fan_in.shed)
+            shed = set(self._fan_in.shed)
             offer, first = self._fan_in.offer(arrived)
-            if len(self._fan_in.shed) != shed:
-                self._note_shed()
+            if self._fan_in.shed != shed:
+                self._note_shed(self._fan_in.shed - shed)
             # What a snapshot repeats says nothing about who is faster.
             if offer is Offer.NEW:
                 self.received[watched.account.influencer_id, market_of(fill.coin)] += 1
@@ -136,12 +136,16 @@ class Intake:
             self._bury(failure.raw, f"{failure.reason}{who}", source)
             log.warning("poison event", extra={"reason": failure.reason, "account": failure.user, "source": source})
 
-    def _note_shed(self) -> None:
-        for user in self._fan_in.shed:
-            if (watched := self._watched.get(user)) is not None and not watched.polled:
-                watched.polled = True
-                watched.lose_cover()
-                log.error("queue is full: account is polled instead", extra={"account": watched.account.influencer_id})
+    def _note_shed(self, users: set[str]) -> None:
+        """Accounts left the queue, with all that waited of them: also what a fetch that is under way had brought."""
+        for user in users:
+            if (watched := self._watched.get(user)) is None:
+                continue
+            watched.lose_cover()
+            # Neither listener is deaf because it was not listened to.
+            for listener, ear in enumerate(watched.pair.ears):
+                watched.pair.connect(listener, ear.connected)
+            log.error("queue is full: account is polled instead", extra={"account": watched.account.influencer_id})
         self._changed()
 
 

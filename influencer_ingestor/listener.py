@@ -129,7 +129,8 @@ class Listeners:
             await asyncio.sleep(self._settings.probe_every_s)
             now_ms = self._clock.wall_ms()
             for user, sockets in self.plan.sockets.items():
-                if (watched := self._watched.get(user)) is None:
+                watched = self._watched.get(user)
+                if watched is None or watched.polled:
                     continue
                 if (rotation := watched.pair.probe(now_ms)) is not None:
                     self.rotations[rotation.reason] += 1

@@ -9,6 +9,7 @@ from common.clock import Clock
 from common.errors import BadInput, Refused, TryLater
 from influencer_ingestor.fan_in import FanIn
 from influencer_ingestor.filling import Filler
+from influencer_ingestor.hyperliquid import fills_weight
 from influencer_ingestor.rotation import PollRotation
 from influencer_ingestor.settings import InfluencerSettings
 from influencer_ingestor.watched import Watched
@@ -89,6 +90,9 @@ class Poller:
             self.polls_total += 1
             items = await self._ask(turn.user, POLL_OVERLAP_MS, None) or 0
             self._rotation.asked(turn.user, int(self._clock.monotonic_s() * 1000), items)
+            # Evenly: a budget that is spent at once leaves everybody waiting for the rest of the minute.
+            per_s = self._settings.weight_per_min * self._settings.poll_share / 60
+            await asyncio.sleep(fills_weight(items) / per_s)
 
     async def _audit(self) -> None:
         while True:

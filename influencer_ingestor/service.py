@@ -109,7 +109,8 @@ def open_info(service: Service[InfluencerSettings], settings: InfluencerSettings
         connect_timeout_s=min(5.0, settings.rest_timeout_s), read_timeout_s=settings.rest_timeout_s,
         call_timeout_s=2 * settings.rest_timeout_s, connections_max=settings.fetches_at_once + 2,
     )  # fmt: skip
-    budget = WeightBudget(settings.weight_per_min, background_share=settings.poll_share)
+    # Polls keep to their share by themselves; audits and statements come beside them.
+    budget = WeightBudget(settings.weight_per_min, background_share=(1 + settings.poll_share) / 2)
     base_url = urlunsplit(parts._replace(path=folder, query=""))
     rest = RestClient(base_url, budget, limits, ground.clock, caller=LeanHttp(base_url, limits))
     service.on_stop("info", rest.close)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from tests.influencer_stage import ANN, BEN, InfluencerStage, address, open_influencer_stage, trades
 
+WEIGHT = 1_000_000
+GENEROUS = ("--hyperliquid-weight-per-min", str(WEIGHT))
+"""So that polls come as often as a test is patient."""
+RECORDED = 1_023
 ALL = ("open", "increase", "decrease", "flip", "close")
 
 
@@ -25,7 +31,7 @@ async def test_every_change_is_signalled_once(stage: InfluencerStage) -> None:
     await stage.open_venue()
     await stage.play(*trades(ANN, ALL))
     await stage.watch(ANN)
-    process = await stage.start()
+    process = await stage.start(watch_orders=True)
     await stage.live(1)
     await stage.listen()
     await stage.play(*trades(ANN, (*ALL, "open", "liquidate")), *trades(ANN, ("buy", "sell", "dust"), coin="@107"))
@@ -35,6 +41,39 @@ async def test_every_change_is_signalled_once(stage: InfluencerStage) -> None:
     await stage.live(2, within_s=3.0)
     await stage.play(*trades(BEN, ALL, coin="BTC"), *trades(ANN, ALL, coin="xyz:CL"))
     await stage.judge()
+    # What the venue told is kept as it was, once, whoever brought it.
+    rows = await stage.con.fetch("SELECT event_type, influencer_address AS who, raw_payload FROM influencer_raw_events")
+    kept = [json.loads(r["raw_payload"]) for r in rows if r["event_type"] == "FILL"]
+    told = [one["fill"] for one in await stage.stage.oracle("hyperliquid/fills")]
+    assert sorted(kept, key=lambda fill: (fill["oid"], fill["tid"])) == sorted(
+        told, key=lambda fill: (fill["oid"], fill["tid"])
+    )
+    assert {r["event_type"] for r in rows} == {"FILL", "ORDER_UPDATE", "POSITION_SNAPSHOT", "POSITION_UPDATE"}
+    held = await stage.con.fetch("SELECT coin, size FROM influencer_positions WHERE address = $1 AND size <> 0", ANN)
+    truth = next(a for a in await stage.stage.oracle("hyperliquid/accounts") if a["user"] == ANN)["positions"]
+    assert {r["coin"]: r["size"] for r in held} == {c: Decimal(v) for c, v in truth.items() if Decimal(v)}
+    assert await process.stop() == 0, process.tail()
+
+
+async def test_recorded_accounts(stage: InfluencerStage, shared_data: Path) -> None:
+    """Thirteen wallets' real fills within seconds: ten of them heard, three polled."""
+    tapes = [shared_data / f"hyperliquid/rest_userFillsByTime_{name}202607.json" for name in ("", "followers_")]
+    words = [word for tape in tapes for word in ("--hyperliquid-tape", str(tape))]
+    await stage.open_venue(*words, *GENEROUS, "--hyperliquid-tape-speed", "200000", "--hyperliquid-lead-s", "3")
+    users = json.loads((stage.stage.folder / "venue.ready").read_text())["hyperliquid_accounts"]
+    assert len(users) == 13
+    await stage.watch(*users)
+    await stage.listen()
+    process = await stage.start(poll_every_min_ms=100, weight_per_min=WEIGHT)
+    await stage.live(10)
+
+    async def over() -> bool:
+        return len(await stage.stage.oracle("hyperliquid/fills")) == RECORDED
+
+    await stage.stage.until(over, 30, "the tapes are played", 0.2)
+    assert await stage.judge(20) > 1_000
+    rows = await stage.con.fetch("SELECT metadata FROM influencer_signals WHERE metadata->>'liquidation' IS NOT NULL")
+    assert all(json.loads(r["metadata"])["liquidation"]["liquidatedUser"] in users for r in rows)
     assert await process.stop() == 0, process.tail()
 
 
@@ -51,10 +90,10 @@ async def call(stage: InfluencerStage, *words: str) -> tuple[int, str, str]:
 async def test_more_accounts_than_the_venue_tracks(stage: InfluencerStage) -> None:
     """The less important ones are polled; the venue's own error teaches how many it tracks."""
     users = [address(n) for n in range(1, 7)]
-    await stage.open_venue("--hyperliquid-users-max", "4")
+    await stage.open_venue("--hyperliquid-users-max", "4", *GENEROUS)
     for n, user in enumerate(users):
         await stage.watch(user, priority=10 - n)
-    process = await stage.start(users_max=5, poll_every_min_ms=100, sockets_per_listener=2)
+    process = await stage.start(users_max=5, poll_every_min_ms=100, weight_per_min=WEIGHT)
     await stage.live(4)
     await stage.listen()
     check = await stage.check("accounts")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.influencer_stage import ANN, BEN, InfluencerStage, open_influencer_stage, trades
@@ -141,7 +142,7 @@ async def test_killed_in_the_middle_of_a_burst(stage: InfluencerStage) -> None:
     process = await stage.start(write_batch_max=7)
     await stage.live(2)
     await stage.listen()
-    for number in range(3):
+    for number in range(2):
         burst = asyncio.create_task(
             stage.play(*trades(ANN, ("open", "flip"), parts=55), *trades(BEN, ("flip",), coin="BTC", parts=55))
         )
@@ -155,3 +156,37 @@ async def test_killed_in_the_middle_of_a_burst(stage: InfluencerStage) -> None:
         await stage.judge()
     assert "open" not in await stage.gaps()
     assert await process.stop() == 0, process.tail()
+
+
+async def test_a_full_queue_sends_the_least_important_to_polling(stage: InfluencerStage) -> None:
+    await stage.open_venue("--hyperliquid-snapshot-fills", "5", "--hyperliquid-weight-per-min", "100000")
+    await stage.watch(ANN, priority=5)
+    await stage.watch(BEN)
+    await stage.start(queue_max=100, poll_every_min_ms=50, weight_per_min=100_000)
+    await stage.live(2)
+    await stage.listen()
+    other = await asyncpg.connect(stage.stage.dsn)
+    try:
+        async with other.transaction():
+            # A database that answers reads and takes no rows.
+            await other.execute("LOCK TABLE influencer_raw_events IN SHARE MODE")
+            for _ in range(8):
+                await stage.play(*trades(BEN, ("increase",), parts=30), *trades(ANN, ("increase",), parts=5))
+
+            async def shed() -> bool:
+                return await stage.metric("trading_bus_influencer_accounts", how="shed") == 1
+
+            await stage.stage.until(shed, 5, "an account was shed")
+            check = await stage.check("accounts")
+            assert check["detail"]["polled_accounts"] == ["ben"]
+    finally:
+        await other.close()
+    await stage.play(*trades(BEN, ROUND), *trades(ANN, ROUND))
+    await stage.judge()
+    await stage.live(2)
+    await stage.play(*trades(BEN, ROUND))
+    await stage.judge()
+    sources = await stage.con.fetch(
+        "SELECT DISTINCT metadata->>'source' AS source FROM influencer_signals WHERE influencer_id = 'ann'"
+    )
+    assert [r["source"] for r in sources] == ["live"]
