@@ -64,4 +64,14 @@ BEGIN
       EXECUTE format('GRANT %s ON %s TO trading_writer', t.writes, t.id);
     END IF;
   END LOOP;
+
+  -- What triggers call belongs to whom their tables belong to.
+  FOR t IN SELECT to_regprocedure(v.name) AS id
+             FROM (VALUES ('influencers_touch()'), ('influencers_notify()')) AS v(name)
+            WHERE to_regprocedure(v.name) IS NOT NULL
+  LOOP
+    IF (SELECT proowner <> to_regrole('trading_migrator') FROM pg_proc WHERE oid = t.id) THEN
+      EXECUTE format('ALTER FUNCTION %s OWNER TO trading_migrator', t.id);
+    END IF;
+  END LOOP;
 END $do$;
