@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from common.backoff import AttemptBudget
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 FRAMES_SHARE = 0.9
 UNSUBSCRIBE_WAIT_S = 5.0
 UNSUBSCRIBE_POLL_S = 0.02
+PLANS_KEPT = 20
 
 
 class Listeners:
@@ -63,6 +64,8 @@ class Listeners:
             for number in range(2 * n)
         ]  # fmt: skip
         self._turn = asyncio.Lock()
+        self._planned: deque[tuple[float, int]] = deque(maxlen=PLANS_KEPT)
+        """How many users the plans before had, and when they were given up."""
 
     async def run(self) -> None:
         """Keep the sockets connected and judge the listeners, for ever."""
@@ -78,6 +81,7 @@ class Listeners:
     async def apply(self, plan: Plan) -> None:
         """Follow a plan: what ends is ended first, because the venue counts users until it said so."""
         async with self._turn:
+            self._planned.append((self._clock.monotonic_s(), len(self.plan.sockets)))
             self.plan = plan
             feeds = [self._feeds_of(socket.number, plan) for socket in self.sockets]
             pairs = list(zip(self.sockets, feeds, strict=True))
@@ -115,9 +119,12 @@ class Listeners:
 
     def _refused(self, users_max: int | None) -> None:
         """The venue counts users otherwise than we: fewer are heard, the others are polled."""
-        asked = len(set[str]().union(*(socket.users for socket in self.sockets)))
         if users_max is None:
             return
+        asked = len(set[str]().union(*(socket.users for socket in self.sockets)))
+        # A refusal may come after the plan that asked for too many was given up.
+        since_s = self._clock.monotonic_s() - self._settings.ack_timeout_s
+        asked = max([asked, *(users for at_s, users in self._planned if at_s >= since_s)])
         learned = learn_users_max(self.limits, users_max, asked)
         if learned.users_max < self.limits.users_max:
             log.warning("fewer users than planned", extra={"told": users_max, "users_max": learned.users_max})

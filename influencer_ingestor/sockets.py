@@ -33,8 +33,8 @@ from influencer_ingestor.plan import Asking
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
-REFUSED_WAIT_S = 30.0
-"""When to ask again for what the venue refused."""
+REFUSED_FIRST_S, REFUSED_MAX_S = 1.0, 30.0
+"""When to ask again for what the venue refused: sooner at first, because others may just be leaving."""
 ORDERS = "orderUpdates"
 
 Feed = tuple[str, str]
@@ -90,6 +90,7 @@ class Socket:
         if feeds.keys() != self._wanted.keys():
             # Others went: there may be room now.
             self._refused_until.clear()
+            self._refusals = 0
         self._wanted, self._backoff = dict(feeds), backoff
         self._lone = next((user for kind, user in feeds if kind == ORDERS), self._lone)
         (self._some.set if feeds else self._some.clear)()
@@ -184,6 +185,7 @@ class Socket:
         self._asked_s: dict[Feed, float] = {}
         self._leaving: dict[Feed, float] = {}
         self._refused_until: dict[Feed, float] = {}
+        self._refusals = 0
         self._ping_s: float | None = None
         self._pinged_s = self._clock.monotonic_s()
         self._broken: asyncio.Future[None] = asyncio.get_event_loop().create_future()
@@ -269,9 +271,10 @@ class Socket:
         refused = self._asking.refused()
         if not refused:
             return
-        now_s = self._clock.monotonic_s()
+        again_s = self._clock.monotonic_s() + min(REFUSED_MAX_S, REFUSED_FIRST_S * 2**self._refusals)
+        self._refusals = min(self._refusals + 1, 10)
         for feed in refused:
-            self._refused_until[feed] = now_s + REFUSED_WAIT_S
+            self._refused_until[feed] = again_s
         told, self._told_max = self._told_max, None
         # While they still count as asked: that is what the venue's number is held against.
         self._refused(told)
