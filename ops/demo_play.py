@@ -13,22 +13,11 @@ import msgspec
 from common.clock import Clock
 from common.contracts import GapStatus
 from common.postgres import Connection, connect
+from ops.demo_cast import Cast
 from ops.demo_cuts import Cut, choose_cuts, plan_cut, plan_start
-from ops.demo_features import Comparison, compare_known, read_known
-from ops.demo_influencer import judge_influencer, start_influencer, trade
 from ops.demo_judge import Verdict, ask_venue, count_fallback_rows, name_faults, read_stored, summarize
-from ops.demo_macro import judge_macro, start_macro
-from ops.demo_metric import judge_metric, start_metric
 from ops.demo_picture import IDS_MAX, PRIMARY, Picture, speeches_of
-from ops.demo_processes import (
-    FEATURE_ENGINE,
-    FEATURES_FILE,
-    Child,
-    Http,
-    start_feature_engine,
-    start_ingestor,
-    start_venue,
-)
+from ops.demo_processes import Child, Http, start_ingestor, start_venue
 from ops.demo_registry import run_registry
 from ops.demo_view import View, open_view
 from ops.demo_watch import LOG_BYTES_MAX, POLL_S, Listener, look_at_tables
@@ -37,8 +26,8 @@ from ops.services import Servers
 BACKFILL_MINUTES = 100
 SETTLE_TIMEOUT_S = 20.0
 SETTLED_AGE_S = 4.0
-PREPARE_MS = 6_000
-"""About what all that is started takes; the first cut is planned before it."""
+PREPARE_MS = 11_000
+"""About what all that is started takes at most; the first cut is planned before it."""
 QUIET_S, QUIET_TIMEOUT_S = 1.0, 10.0
 
 
@@ -79,11 +68,7 @@ class Play:
         self._since_s = self._clock.wall_ms() / 1000
         self._venue: Child | None = None
         self._ingestor: Child | None = None
-        self._engine: Child | None = None
-        self._macro: Child | None = None
-        self._metric: Child | None = None
-        self._influencer: Child | None = None
-        self._trading: asyncio.Task[None] | None = None
+        self._cast: Cast | None = None
         self._cuts = deque[tuple[int, Cut]]()
         self._cut_until_s = 0.0
         self._start_s = 0
@@ -112,17 +97,10 @@ class Play:
             listener = await self._listen(stack)
             registered = asyncio.create_task(self._register())
             stack.callback(registered.cancel)
-            # Installed without the clone there are no examples.
-            if self._plan.loopback and FEATURE_ENGINE.is_file():
-                self._engine = await start_feature_engine(self._folder, self._servers)
-                stack.push_async_callback(self._engine.stop)
-            told, *_ = await asyncio.gather(
-                registered,
-                self._start_ingestor(stack),
-                self._start_metric(stack),
-                self._start_macro(stack),
-                self._start_influencer(stack, con),
-            )
+            if self._venue is not None:
+                self._cast = Cast(self._http, self._servers, self._folder, self._venue, stack)
+                await self._cast.start_consumer()
+            told, *_ = await asyncio.gather(registered, self._start_ingestor(stack), self._start_others(con))
             with open_view(self._picture) as view:
                 self.is_watching = True
                 if told:
@@ -170,22 +148,9 @@ class Play:
         self._ingestor = await start_ingestor(self._folder, env, clean=self._venue is not None)
         stack.push_async_callback(self._ingestor.stop)
 
-    async def _start_macro(self, stack: AsyncExitStack) -> None:
-        if self._venue is not None:
-            self._macro = await start_macro(self._folder, self._servers, self._venue)
-            stack.push_async_callback(self._macro.stop)
-
-    async def _start_metric(self, stack: AsyncExitStack) -> None:
-        if self._venue is not None:
-            self._metric = await start_metric(self._folder, self._servers, self._venue)
-            stack.push_async_callback(self._metric.stop)
-
-    async def _start_influencer(self, stack: AsyncExitStack, con: Connection) -> None:
-        if self._venue is not None:
-            self._influencer = await start_influencer(self._folder, self._servers, self._venue, con)
-            stack.push_async_callback(self._influencer.stop)
-            self._trading = asyncio.create_task(trade(self._http, self._venue))
-            stack.callback(self._trading.cancel)
+    async def _start_others(self, con: Connection) -> None:
+        if self._cast is not None:
+            await self._cast.start_services(con)
 
     # ---- watch
 
@@ -242,8 +207,8 @@ class Play:
         """End a cut, wait until repairs are done and the outbox is empty; at most SETTLE_TIMEOUT_S."""
         if self._venue is None or self._has_died():
             return
-        if self._trading is not None:
-            self._trading.cancel()
+        if self._cast is not None:
+            self._cast.rest()
         if self._now_s() < self._cut_until_s:
             await self._http.post(self._venue, "/_fault", {"kind": "clear"})
             self._cut_until_s = self._now_s()
@@ -282,35 +247,15 @@ class Play:
             verdict = await self._judge(con, self._venue, listener)
             self._faults += name_faults(self._picture, verdict)
         lines = summarize(self._picture, verdict)
-        if self._engine is not None:
-            features = await self._judge_features(con, self._engine)
-            self._faults += features.faults
-            lines.append(features.line())
-        if self._metric is not None and self._venue is not None:
-            pairs, begun_s = self._plan.symbols, self._start_s
-            metric = await judge_metric(con, self._http, self._venue, self._metric, pairs, begun_s)
-            self._faults += metric.faults
-            lines.append(metric.line())
-        if self._macro is not None and self._venue is not None:
-            macro = await judge_macro(con, self._http, self._venue, self._macro)
-            self._faults += macro.faults
-            lines.append(macro.line())
-        if self._influencer is not None and self._venue is not None:
-            signals = await judge_influencer(con, self._http, self._venue, self._influencer)
-            self._faults += signals.faults
-            lines.append(signals.line())
+        if self._cast is not None:
+            judged = await self._cast.judge(con, self._plan.symbols, self._start_s)
+            lines += [one.line() for one in judged]
+            self._faults += [fault for one in judged for fault in one.faults]
         if listener.joins > 1:
             lines.append(
                 f"note      the demo's own consumer was cut off {listener.joins - 1} times and missed messages"
             )
         return Outcome(lines, self._faults)
-
-    async def _judge_features(self, con: Connection, engine: Child) -> Comparison:
-        """What the consumer beside us ended with, against the tables; it has heard what we have heard."""
-        if await engine.stop() != 0:
-            return Comparison(faults=["the feature engine did not end in order"])
-        known = read_known(await asyncio.to_thread((self._folder / FEATURES_FILE).read_bytes))
-        return await compare_known(con, self._plan.symbols, known)
 
     async def _judge(self, con: Connection, venue: Child, listener: Listener) -> Verdict:
         """Every symbol against the venue's recount, while the venue still answers."""
