@@ -84,6 +84,8 @@ def _watch_health(
                 :TOLD_MAX
             ],
         }  # fmt: skip
+        if names := detail["polled_accounts"]:
+            detail["remark"] = f"accounts beyond {ingestor.listeners.limits.users_max} users are polled: {names}"
         return Check("accounts", not deaf and not late, detail)
 
     def configured() -> Check:

@@ -39,8 +39,6 @@ class InfluencerSettings(ServiceSettings):
     frame_bytes_max: int = Field(default=16 * 2**20, ge=2**16)
     retry_first_s: float = Field(default=0.25, gt=0, le=60)
     retry_max_s: float = Field(default=15.0, gt=0, le=600)
-    # Our frames to the venue, all sockets together; the venue's own limit is 2,000 a minute.
-    subscribes_per_s: float = Field(default=20.0, gt=0, le=33)
 
     # listeners
     skew_max_ms: int = Field(default=200, ge=1)

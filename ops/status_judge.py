@@ -170,6 +170,9 @@ def _remark_service(service: ServiceFacts, limits: StatusLimits) -> Iterator[Pro
     where, meters = f"{service.name} {service.url}", service.meters
     if service.phase is Phase.STANDBY:
         yield Problem(where, "stands by", "nothing: it takes over when the other instance ends")
+    for check in service.checks:
+        if check.healthy and (remark := check.detail.get("remark")):
+            yield Problem(where, f"{remark}"[:DETAIL_CHARS_MAX], "nothing: it works as configured")
     if meters.weight_used is not None and meters.weight_limit:
         share = meters.weight_used / meters.weight_limit
         if share >= limits.weight_share_max:

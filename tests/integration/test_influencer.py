@@ -81,11 +81,13 @@ async def test_recorded_accounts(stage: InfluencerStage, shared_data: Path) -> N
     assert await process.stop() == 0, process.tail()
 
 
-async def call(stage: InfluencerStage, *words: str) -> tuple[int, str, str]:
-    """`trading-bus influencer ...`: exit code, stdout, stderr."""
+async def call(stage: InfluencerStage, *words: str, **env: str) -> tuple[int, str, str]:
+    """`trading-bus influencer ...`, or `status`: exit code, stdout, stderr."""
+    command = words if words[0] == "status" else ("influencer", *words)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from ops.cli import main; main()", "influencer", *words,
-        env={**os.environ, "TS_DSN": stage.stage.dsn}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        sys.executable, "-c", "from ops.cli import main; main()", *command,
+        env={**os.environ, "TS_DSN": stage.stage.dsn, "RMQ_URL": stage.stage.rmq_url, **env},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), 30)
     return process.returncode or 0, out.decode(), err.decode()
@@ -103,6 +105,9 @@ async def test_more_accounts_than_the_venue_tracks(stage: InfluencerStage) -> No
     check = await stage.check("accounts")
     assert check["detail"]["polled_accounts"] == ["w5", "w6"]
     assert (await stage.check("configuration"))["detail"]["users_max"] == 4
+    port = (stage.stage.folder / "influencer.port").read_text().strip()
+    _, told, _ = await call(stage, "status", STATUS_URLS=f"http://127.0.0.1:{port}", COLUMNS="200")
+    assert "accounts beyond 4 users are polled: ['w5', 'w6']" in told
     await stage.play(*[step for user in users for step in trades(user, ALL)])
     await stage.judge()
     rows = await stage.con.fetch("SELECT DISTINCT influencer_id, metadata->>'source' AS source FROM influencer_signals")
