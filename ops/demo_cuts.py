@@ -32,9 +32,12 @@ def choose_cuts(seconds: float | None) -> tuple[Cut, ...]:
     return (msgspec.structs.replace(SHORT, after_s=min(SHORT.after_s, seconds / 3)),)
 
 
-def plan_start(now_ms: int, cut: Cut) -> int:
-    """Venue time (ms) to start at, at most a minute ago: a minute then ends within the cut."""
-    return now_ms - (now_ms + round(1000 * (cut.after_s + cut.minute_s))) % MINUTE_MS
+def plan_start(now_ms: int, cut: Cut, prepare_ms: int = 0) -> int:
+    """Venue time (ms) to start at, at most a minute ago: a minute then ends within the cut.
+
+    `prepare_ms` is what passes between the venue's start and the demo's beginning, from which cuts are counted.
+    """
+    return now_ms - (now_ms + prepare_ms + round(1000 * (cut.after_s + cut.minute_s))) % MINUTE_MS
 
 
 def plan_cut(began_ms: int, cut: Cut) -> int:

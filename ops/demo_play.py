@@ -26,8 +26,8 @@ from ops.services import Servers
 BACKFILL_MINUTES = 100
 SETTLE_TIMEOUT_S = 20.0
 SETTLED_AGE_S = 4.0
-PREPARE_MS = 11_000
-"""About what all that is started takes at most; the first cut is planned before it."""
+PREPARE_MS = 7_000
+"""Between the start of the venue and that of everything else; half of it where nothing else runs."""
 QUIET_S, QUIET_TIMEOUT_S = 1.0, 10.0
 
 
@@ -114,7 +114,7 @@ class Play:
     # ---- prepare
 
     async def _open_venue(self, stack: AsyncExitStack) -> None:
-        start_ms = plan_start(self._clock.wall_ms() + PREPARE_MS, self._plan.cuts[0])
+        start_ms = plan_start(self._clock.wall_ms(), self._plan.cuts[0], PREPARE_MS)
         venue = self._venue = await start_venue(self._folder, self._plan.symbols, start_ms)
         stack.push_async_callback(venue.stop)
         told = await self._http.get(venue, "/_oracle/status")

@@ -236,6 +236,9 @@ def test_minutes_end_within_the_cuts(now_ms: int) -> None:
         first_ms, second_ms = plan_cut(start_ms + late_ms, SHORT), plan_cut(start_ms + late_ms, LONG)
         assert first_ms == start_ms + 15_000 and (first_ms + 2_000) % 60_000 == 0
         assert second_ms == start_ms + 64_000 and (second_ms + 13_000) % 60_000 == 0
+    # What is started meanwhile takes its time, more or less: the minute waits for it.
+    start_ms = plan_start(now_ms, SHORT, 7_000)
+    assert {plan_cut(start_ms + late_ms, SHORT) for late_ms in (0, 3_000, 7_000, 14_000)} == {start_ms + 22_000}
 
 
 @pytest.mark.parametrize("late_ms", range(0, 60_000, 5_000))
