@@ -27,7 +27,7 @@ from tests.faults.log_tail import LogTail
 from tests.servers import fresh_database, fresh_vhost
 from tests.stage import Process, Stage, open_stage, write_registry
 
-BEGIN_WITHIN_S = 40.0
+BEGIN_WITHIN_S = 120.0
 EXECUTE_WITHIN_S = 120.0
 SWITCHES = """
 CREATE TABLE fault_switch (slow_s double precision NOT NULL, full_disk boolean NOT NULL);
