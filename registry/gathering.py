@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
 
+from common.errors import Refused
 from common.listings import WANTED_STATUSES
 from common.outbox import Query
 from common.venues.binance_futures import DEFAULT_FUNDING_HOURS, Contract
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 CLOCK_OFF_MAX_S = 60.0
 """Days of probation and ages are counted by this machine's clock: further from the venue's it is worth a warning."""
+CLOCK_WRONG_S = 3600.0
+"""With such a clock a week of probation would be over at once, for everybody."""
 
 Rows = Mapping[str, RegistryRow]
 
@@ -39,7 +42,7 @@ async def gather_facts(
 ) -> tuple[list[Facts], set[str]]:
     """Facts of every seat of tonight's universe, and the venue's base assets.
 
-    Raises TryLater, Refused or BadInput when exchangeInfo can not be had.
+    Raises TryLater, Refused or BadInput when exchangeInfo can not be had, Refused when our clock is wrong.
     """
     limits = rules.thresholds.universe
     told = await sources.pull_all()
@@ -97,5 +100,8 @@ def pair_of(seat: Seat, row: RegistryRow | None) -> str:
 
 def _check_clock(told: Told, now: dt.datetime) -> None:
     off_s = told.listing.server_ms / 1000 - now.timestamp()
+    if abs(off_s) > CLOCK_WRONG_S:
+        hours = f"{abs(off_s) / 3600:.1f} hours {'behind' if off_s > 0 else 'ahead of'}"
+        raise Refused(f"this machine's clock is {hours} the venue's: nothing is judged; set it right (NTP)")
     if abs(off_s) > CLOCK_OFF_MAX_S:
         log.warning("clock differs from the venue's", extra={"venue_ahead_s": round(off_s)})

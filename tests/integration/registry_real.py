@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +32,10 @@ async def open_real_vendors(data: Path) -> AsyncIterator[str]:
     """Address of all vendors together."""
     spot = gzip.decompress((data / SPOT).read_bytes())
     futures = gzip.decompress((data / FUTURES).read_bytes())
-    rows = json.loads(spot)["symbols"]
+    listing = json.loads(spot)
+    rows = listing["symbols"]
+    # A run whose clock is years off judges nothing.
+    spot = json.dumps({**listing, "serverTime": int(time.time() * 1000)}).encode()
     perps = {row["symbol"] for row in json.loads(futures)["symbols"]}
     async with Sandbox(Config(symbols=("BTCUSDT",), history_minutes=1, okx=True)) as venue:
         listed = [row for row in rows if row["quoteAsset"] == "USDT" and row["status"] == "TRADING"]

@@ -194,6 +194,11 @@ async def test_without_exchange_info_nothing_changes(world: World) -> None:
     assert world.heard == []
     assert await world.con.fetchval("SELECT count(DISTINCT run_at) FROM coin_registry_history") == 1
 
+    # Nor with a clock by which a week of probation would be over at once.
+    with pytest.raises(Refused, match=r"24\.0 hours ahead of the venue's"):
+        await nightly.run(world.settings(), now=world.now + dt.timedelta(days=1))
+    assert await world.rows() == before
+
     # Half a listing is no outage that could be told from delistings: it asks a person.
     for pair in [row["pair"] for row in before.values()][::2]:
         world.venue.fault("delist", symbol=pair)
