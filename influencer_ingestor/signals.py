@@ -39,6 +39,8 @@ class Silence(StrEnum):
     """A size of 0."""
     DUST = "dust"
     """The venue swept an amount that nobody can trade."""
+    LONG_KNOWN = "long_known"
+    """Far behind the cursor: stored and signalled long ago, and perhaps dropped since; not even stored again."""
 
 
 def make_signal(

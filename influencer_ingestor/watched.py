@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from influencer_ingestor.events import Account, PositionSnapshot
+from influencer_ingestor.events import Account, Fill, PositionSnapshot
 from influencer_ingestor.fan_in import Pair, PairLimits
 from influencer_ingestor.gaps import GAP_HOLD_MS, Chain
 from influencer_ingestor.positions import is_spot
 from influencer_ingestor.signals import Margin
+
+LONG_KNOWN_DAYS = 30
+"""So far behind the cursor every fill was stored once: one that the tables lack was dropped by age, not missed.
+
+`trading-bus retain` keeps raw events and signals longer than this. Without the rule a quiet account's snapshot would
+bring its dropped fills again, and have them signalled a second time.
+"""
 
 
 @dataclass
@@ -45,6 +52,10 @@ class Watched:
             if not is_spot(coin) and (since_ms := self.baselines.get(dex_of(coin))) is not None:
                 chain.restore(0, since_ms)
         return chain
+
+    def long_knows(self, fill: Fill) -> bool:
+        """Say whether a fill lies so far behind the cursor that the tables may have had and dropped it."""
+        return fill.time_ms < self.cursor_ms - LONG_KNOWN_DAYS * 86_400_000
 
     def connect(self, listener: int, connected: bool) -> None:
         """A listener's subscription was acknowledged, or its connection is gone."""

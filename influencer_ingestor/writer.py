@@ -24,7 +24,7 @@ from influencer_ingestor.events import EXCHANGE, SERVICE, Arrived, EventType, Fi
 from influencer_ingestor.fan_in import FanIn
 from influencer_ingestor.gaps import Chain, Gap, Released, gap_row
 from influencer_ingestor.positions import Position, is_known, market_of
-from influencer_ingestor.signals import SIGNAL_MAX_AGE_S, Margin, make_signal
+from influencer_ingestor.signals import SIGNAL_MAX_AGE_S, Margin, Silence, make_signal
 from influencer_ingestor.statements import PositionRow, RawRow
 from influencer_ingestor.tracing import Tracer, message_headers
 from influencer_ingestor.watched import Watched
@@ -189,8 +189,11 @@ class Writer:
         if watched is None:
             return
         if fill.time_ms < watched.account.added_ms:
-            self.silent["before_start"] += 1
+            self.silent[Silence.BEFORE_START.value] += 1
             work.items.append(Item(_raw_fill(arrived)))
+            return
+        if watched.long_knows(fill):
+            self.silent[Silence.LONG_KNOWN.value] += 1
             return
         chain = watched.chain(fill.coin)
         chain.add(arrived)

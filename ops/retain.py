@@ -11,6 +11,7 @@ import msgspec
 
 from common.errors import ConfigError, TryLater
 from common.postgres import Connection, connect, named_errors
+from influencer_ingestor.watched import LONG_KNOWN_DAYS
 from ops.gaps_options import dsn_option, find_dsn
 
 STATEMENT_TIMEOUT_S = 60.0
@@ -68,10 +69,22 @@ class OpenGap(msgspec.Struct, frozen=True):
     "--metrics-days", envvar="RETAIN_METRICS_DAYS", show_envvar=True, type=click.IntRange(1, 36_500), default=100,
     show_default=True, help="Keep the windows of metric_15s so many days.",
 )  # fmt: skip
+@click.option(
+    "--events-days", envvar="RETAIN_EVENTS_DAYS", show_envvar=True,
+    # Not fewer: what the tables dropped must not be taken for missed.
+    type=click.IntRange(LONG_KNOWN_DAYS + 1, 36_500), default=90, show_default=True,
+    help="Keep the raw events of influencer_raw_events so many days.",
+)  # fmt: skip
+@click.option(
+    "--signals-days", envvar="RETAIN_SIGNALS_DAYS", show_envvar=True,
+    type=click.IntRange(LONG_KNOWN_DAYS + 1, 36_500), default=400, show_default=True,
+    help="Keep the signals of influencer_signals so many days.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
 def retain(
-    dsn: str | None, footprint_days: int, bars_days: int, samples_days: int, metrics_days: int, dry_run: bool
-) -> None:
+    dsn: str | None, footprint_days: int, bars_days: int, samples_days: int, metrics_days: int, events_days: int,
+    signals_days: int, dry_run: bool,
+) -> None:  # fmt: skip
     """Drop whole chunks that are older than they must be kept; to be run once a day.
 
     The login must own the tables (as the one that migrates does): nobody else may drop chunks.
@@ -80,7 +93,8 @@ def retain(
     TimescaleDB's Community edition drops chunks by its own policies: there only marks of deleted seconds go.
     """
     days = {
-        "footprint_1s": footprint_days, "raw_bars": bars_days, "book_samples": samples_days, "metric_15s": metrics_days
+        "footprint_1s": footprint_days, "raw_bars": bars_days, "book_samples": samples_days,
+        "metric_15s": metrics_days, "influencer_raw_events": events_days, "influencer_signals": signals_days,
     }  # fmt: skip
     asyncio.run(_retain(find_dsn(dsn), days, dry_run))
 

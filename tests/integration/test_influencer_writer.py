@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
 
 from common.clock import Clock
 from common.database import Database
@@ -15,8 +18,9 @@ from influencer_ingestor.events import SCALE, EventType, RawEvent, Source
 from influencer_ingestor.fan_in import FanIn, Pair
 from influencer_ingestor.statements import RawRow
 from influencer_ingestor.tracing import Tracer
-from influencer_ingestor.watched import Watched
+from influencer_ingestor.watched import LONG_KNOWN_DAYS, Watched
 from influencer_ingestor.writer import Item, Work, Writer
+from ops.retain import retain
 from tests.unit.influencer_world import ACCOUNT, T0, USER, arrive, make_fill
 
 
@@ -91,3 +95,37 @@ async def test_the_cursor_moves_only_while_covered(desk: Desk) -> None:
 async def test_nothing_waits_in_an_empty_work(desk: Desk) -> None:
     assert not Work() and not desk.writer._prepare()
     await desk.writer.settled(USER)
+
+
+async def test_what_was_dropped_by_age_is_not_signalled_again(desk: Desk) -> None:
+    """A snapshot reaches back beyond what is kept: the account's fills come again after the tables dropped them."""
+    day_ms = 86_400_000
+    desk.watched.cursor_ms = T0 + (LONG_KNOWN_DAYS + 1) * day_ms
+    for n, days in enumerate((0, 2)):
+        desk.fan_in.offer(arrive(make_fill(str(n), "1", T0 + days * day_ms)))
+    await desk.turn()
+    rows = await desk.con.fetch("SELECT (extract(epoch FROM time) * 1000)::bigint AS ms FROM influencer_signals")
+    assert [row["ms"] for row in rows] == [T0 + 2 * day_ms] and desk.writer.silent["long_known"] == 1
+    assert await desk.con.fetchval("SELECT count(*) FROM influencer_raw_events") == 1
+
+
+@pytest.mark.parametrize("table", ["influencer_raw_events", "influencer_signals"])
+async def test_retain_drops_old_events_and_signals(desk: Desk, ts_dsn: str, table: str) -> None:
+    for n, days in enumerate((500, 50, 0)):
+        time_ms = desk.writer._clock.wall_ms() - days * 86_400_000
+        desk.fan_in.offer(arrive(make_fill(str(n), "1", time_ms)))
+    desk.watched.account = replace(ACCOUNT, added_ms=0)
+    await desk.turn()
+
+    async def run_retain(*words: str) -> str:
+        result = await asyncio.to_thread(CliRunner().invoke, retain, [*words, "--dsn", ts_dsn])
+        assert result.exception is None, result.output
+        return result.output
+
+    option = {"influencer_raw_events": "--events-days", "influencer_signals": "--signals-days"}[table]
+    assert f"{table}: 1 chunks" in await run_retain()
+    assert await desk.con.fetchval(f"SELECT count(*) FROM {table}") == 2
+    await run_retain(option, "31")
+    assert await desk.con.fetchval(f"SELECT count(*) FROM {table}") == 1
+    refused = await asyncio.to_thread(CliRunner().invoke, retain, [option, "30", "--dsn", ts_dsn])
+    assert refused.exit_code == 2
