@@ -9,7 +9,7 @@ The filter forgets the oldest keys of an account; what it has forgotten is asked
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -57,6 +57,7 @@ class Dedup:
         for fill in fills:
             self._seen.get(fill.user, {}).pop(fill.event_id, None)
 
-    def drop(self, user: str) -> None:
-        """An account is no longer watched."""
-        self._seen.pop(user, None)
+    def keep(self, users: Collection[str]) -> None:
+        """Only these are watched now."""
+        for user in [user for user in self._seen if user not in users]:
+            del self._seen[user]

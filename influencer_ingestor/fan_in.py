@@ -56,7 +56,7 @@ class FanIn:
         self.shed &= priorities.keys()
         for user in self._waiting.keys() - priorities.keys():
             self._remove(user)
-            self._dedup.drop(user)
+        self._dedup.keep(priorities.keys())
 
     def waiting(self, user: str) -> int:
         """How many arrivals of an account are in the queue."""

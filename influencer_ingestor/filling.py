@@ -179,7 +179,11 @@ class Filler:
         watched = self._watched.get(job.user)
         breaks = watched.breaks if watched else 0
         await self.fetch_since(job.user, int(self._settings.overlap_s * 1000))
-        if watched is None or self._watched.get(job.user) is not watched:
+        if watched is None or (now := self._watched.get(job.user)) is None:
+            return
+        if now is not watched:
+            # Taken anew meanwhile: what was wanted for it then was this very job.
+            self._put_later(job, 0.0)
             return
         if watched.breaks != breaks and watched.heard:
             self._put_later(job, 0.0)

@@ -57,6 +57,8 @@ class Ingestor:
             if user not in self.watched:
                 self.watched[user] = await self._restore(account)
                 log.info("account watched", extra={"account": account.influencer_id, "address": user})
+        # The venue may have told of a lower limit while the tables were read.
+        plan = self.listeners.check(accounts) or plan
         changed = accounts != self._accounts or plan != self.listeners.plan
         self._accounts = accounts
         if not changed:

@@ -127,8 +127,9 @@ class Listeners:
         asked = max([asked, *(users for at_s, users in self._planned if at_s >= since_s)])
         learned = learn_users_max(self.limits, users_max, asked)
         if learned.users_max < self.limits.users_max:
-            log.warning("fewer users than planned", extra={"told": users_max, "users_max": learned.users_max})
             self.limits = learned
+            log.warning("fewer users than planned", extra={"told": users_max, "users_max": learned.users_max})
+        if len(self.plan.sockets) > self.limits.users_max:
             self._replanned()
 
     async def _probe(self) -> None:
