@@ -65,6 +65,8 @@ def configure(settings: MacroSettings) -> Cast:
 def _configure_one(provider: Provider, settings: MacroSettings) -> Configured | Off:
     name, setting = provider.name, provider.key_setting
     key = cast("SecretStr", getattr(settings, setting.lower())).get_secret_value() if setting else ""
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(f"{setting}: holds a character that no key has (a space, a line end, no ASCII)")
     offers = provider.key_offers if key else provider.offers
     if not offers:
         return Off(name, f"{setting} is not set")
@@ -113,7 +115,7 @@ def read_addresses(path: Path | None) -> dict[str, Sequence[str]]:
 def _check_url(name: str | None, url: str) -> None:
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
     if not good:

@@ -108,6 +108,11 @@ class Desk:
                 for old in sorted(days)[:-KEPT_MAX]:
                     del days[old]
 
+    def asked_at(self, provider: str, column: str) -> int:
+        """When a provider was last asked for a column, 0 for never."""
+        ask = self.known.asks.get((provider, column))
+        return 0 if ask is None else ask.asked_at
+
     def note_ask(self, provider: str, columns: Iterable[str], ask: Ask) -> None:
         """Keep how an ask ended."""
         for column in columns:

@@ -66,7 +66,6 @@ class Door:
         self._take_call, self._clock, self._limits = take_call, clock, limits
         self._rng = random.Random()
         self._http = httpx.AsyncClient(
-            base_url=configured.url,
             timeout=httpx.Timeout(limits.read_timeout_s, connect=limits.connect_timeout_s),
             limits=httpx.Limits(max_connections=limits.connections_max),
             transport=transport,
@@ -88,15 +87,21 @@ class Door:
 
     async def get(self, path: str, params: Params = (), headers: Mapping[str, str] | None = None) -> bytes:
         """GET; see `Client`."""
-        return await self._call(self._http.build_request("GET", path, params=list(params), headers=headers))
+        request = self._http.build_request("GET", self._address(path), params=list(params) or None, headers=headers)
+        return await self._call(request)
 
     async def post(self, path: str, body: object, headers: Mapping[str, str] | None = None) -> bytes:
         """POST; see `Client`."""
-        return await self._call(self._http.build_request("POST", path, json=body, headers=headers))
+        return await self._call(self._http.build_request("POST", self._address(path), json=body, headers=headers))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    def _address(self, path: str) -> str:
+        # Not httpx' base_url, which ends every address with a slash: a node's whole address may end with its key.
+        url = self.configured.url
+        return url.rstrip("/") + path if path else url
 
     async def _call(self, request: httpx.Request) -> bytes:
         retrying = AsyncRetrying(

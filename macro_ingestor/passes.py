@@ -56,20 +56,23 @@ class Passes:
 
     async def play(self, quarter: bool, day: bool) -> Written:
         """One pass now; daily columns are pulled with a quarter, too, as soon as their next value is due."""
+        slots = (await self._play_quarter()).slots if quarter else 0
         now_s = self._clock.wall_ms() // 1000
-        slot: MacroSlotRow | None = None
-        days: Sequence[MacroDayRow] = ()
-        if quarter:
-            await self._puller.pull(SLOT_COLUMNS, now_s)
-            # Not when it was begun: a pull that had to wait for the database must not tell later readings as earlier.
-            now_s = self._clock.wall_ms() // 1000
-            spent = self._puller.spent
-            slot = build_slot(slot_of(now_s), {c: self._desk.pick(c, now_s, spent) for c in SLOT_COLUMNS})
         asked = await self._puller.pull(DAY_COLUMNS, now_s)
-        if day or asked:
-            known = self._desk.known
-            days = build_days(known.history, self._desk.chains, self._desk.days_from(now_s, DAY_COLUMNS))
-        return await self._commit(slot, days)
+        if not day and not asked:
+            return Written(slots)
+        known = self._desk.known
+        days = build_days(known.history, self._desk.chains, self._desk.days_from(now_s, DAY_COLUMNS))
+        return Written(slots, (await self._commit(None, days)).days)
+
+    async def _play_quarter(self) -> Written:
+        """Stored before the daily columns are asked for: their vendors' slowness must not keep the row."""
+        await self._puller.pull(SLOT_COLUMNS, self._clock.wall_ms() // 1000)
+        # Not when it was begun: a pull that had to wait for the database must not tell later readings as earlier.
+        now_s = self._clock.wall_ms() // 1000
+        spent = self._puller.spent
+        slot = build_slot(slot_of(now_s), {c: self._desk.pick(c, now_s, spent) for c in SLOT_COLUMNS})
+        return await self._commit(slot, ())
 
     async def _commit(self, slot: MacroSlotRow | None, days: Sequence[MacroDayRow]) -> Written:
         changes, known = self._desk.changes, self._desk.known
@@ -81,7 +84,8 @@ class Passes:
         self.days_total += written.days
         self.ended_s = self._clock.monotonic_s()
         if slot is not None:
-            extra = {"slot": format_time(slot.time), "columns": len(slot.values), "days": written.days}
-            log.info("pull stored", extra=extra)
+            log.info("pull stored", extra={"slot": format_time(slot.time), "columns": len(slot.values)})
+        if written.days:
+            log.info("days stored", extra={"days": written.days})
         self._on_committed(written)
         return written

@@ -60,7 +60,9 @@ class Puller:
     async def _ask(self, name: str, columns: Sequence[str], now_s: int) -> set[tuple[str, str]]:
         """Ask one provider; answers what it was asked for, which ends early once its circuit is open."""
         together = self._doors[name].configured.provider.together
-        groups = [list(columns)] if together else [[column] for column in columns]
+        # Who waits longest comes first: one column that always fails must not keep the single try from the others.
+        ordered = sorted(columns, key=lambda column: self._desk.asked_at(name, column))
+        groups = [ordered] if together else [[column] for column in ordered]
         asked: set[tuple[str, str]] = set()
         while groups:
             group = groups.pop(0)
@@ -96,8 +98,9 @@ class Puller:
         return Outcome.ANSWERED
 
     def _words(self, error: Exception) -> str:
-        """What is stored of an error: a vendor may repeat the key in it."""
-        return self._hide(str(error))[:ERROR_MAX]
+        """What is stored of an error: a vendor may repeat the key in it, or say what PostgreSQL takes for no text."""
+        text = str(error).encode(errors="replace").decode().replace("\0", "?")
+        return self._hide(text)[:ERROR_MAX]
 
     def _fail(self, name: str, error: TryLater | BadInput) -> None:
         if isinstance(error, QuotaSpent):
@@ -105,7 +108,7 @@ class Puller:
             return
         if isinstance(error, BadInput):
             self.unreadable_total += 1
-            self._bury(self._doors[name].last_body, str(error), f"macro.{name}")
+            self._bury(self._doors[name].last_body, self._words(error), f"macro.{name}")
         hint_s = error.wait_s if isinstance(error, TryLater) else None
         circuit = self._desk.circuit(name).fail(self._now_s(), hint_s, self._words(error))
         self._desk.note_circuit(name, circuit)

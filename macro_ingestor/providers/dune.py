@@ -6,7 +6,7 @@ https://docs.dune.com/api-reference: DUNE_QUERIES names a query for each column;
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import cast
 
@@ -20,6 +20,7 @@ NAME = "dune"
 COLUMNS = ("btc_ex_netflow", "eth_ex_netflow", "sol_ex_netflow", "stbl_cex_netflow")
 TOKENS = frozenset(("USDT", "USDC"))
 RUNNING = ("QUERY_STATE_PENDING", "QUERY_STATE_EXECUTING")
+ROWS_MAX = 1000
 COMPLETED = "QUERY_STATE_COMPLETED"
 
 
@@ -29,7 +30,7 @@ async def fetch(client: Client, columns: Collection[str], since: int) -> list[Re
     readings: list[Reading] = []
     for column in columns:
         body = await client.get(
-            f"/query/{queries[column]}/results", [("limit", "1000")], {"X-Dune-API-Key": client.key}
+            f"/query/{queries[column]}/results", [("limit", str(ROWS_MAX))], {"X-Dune-API-Key": client.key}
         )
         readings += [reading for reading in parse_results(body, column) if reading.as_of >= since]
     return readings
@@ -38,7 +39,8 @@ async def fetch(client: Client, columns: Collection[str], since: int) -> list[Re
 def parse_results(body: bytes, column: str) -> list[Reading]:
     """Readings of whole days; a day that had not ended when the query ran is left out.
 
-    Raises TryLater while a first run is under way, Refused for a failed one or an error, BadInput for no answer.
+    Raises TryLater while a first run is under way, Refused for a failed one, an error, or rows that are not one a day,
+    BadInput for no answer.
     """
     answer = as_row(read_json(body), "dune's answer")
     state = answer.get("state")
@@ -48,27 +50,43 @@ def parse_results(body: bytes, column: str) -> list[Reading]:
         raise Refused(f"dune: {state}: {str(answer.get('error'))[:160]}")
     ran_s = read_time(answer.get("execution_ended_at"), "execution_ended_at")
     rows = as_rows(as_row(answer.get("result"), "dune's result").get("rows"), "dune's rows")
+    if answer.get("next_uri"):
+        raise Refused(f"dune: more rows than {ROWS_MAX}, so the newest may be missing: let the query select fewer days")
     days = _sum_tokens(rows) if rows and "token_symbol" in rows[0] else _read_values(rows)
     return [
-        Reading(column, write_decimal(value), day, NAME)
-        for day, value in sorted(days.items())
-        if day + DAY_S <= ran_s and day % DAY_S == 0
+        Reading(column, write_decimal(value), day, NAME) for day, value in sorted(days.items()) if day + DAY_S <= ran_s
     ]
 
 
 def _read_values(rows: Collection[Row]) -> dict[int, Decimal]:
-    found = ((read_time(row.get("ts"), "ts"), read_decimal(row.get("value"), "value")) for row in rows)
+    found = [(_read_day(row), read_decimal(row.get("value"), "value")) for row in rows]
+    _check_once([day for day, _ in found])
     return {day: value for day, value in found if value is not None}
 
 
 def _sum_tokens(rows: Collection[Row]) -> dict[int, Decimal]:
     """Days on which both tokens have a flow: half a sum would be another metric."""
     days: dict[int, dict[str, Decimal]] = {}
+    _check_once([(_read_day(row), str(row.get("token_symbol"))) for row in rows])
     for row in rows:
         value = read_decimal(row.get("netflow_usd"), "netflow_usd")
         if value is not None:
-            days.setdefault(read_time(row.get("ts"), "ts"), {})[str(row.get("token_symbol"))] = value
+            days.setdefault(_read_day(row), {})[str(row.get("token_symbol"))] = value
     return {day: add_exact(flows[t] for t in TOKENS) for day, flows in days.items() if flows.keys() >= TOKENS}
+
+
+def _read_day(row: Row) -> int:
+    """A query by the hour would pass its midnight hours off as days."""
+    day = read_time(row.get("ts"), "ts")
+    if day % DAY_S:
+        raise Refused(f"dune: {str(row.get('ts'))[:40]} is not the start of a UTC day")
+    return day
+
+
+def _check_once(keys: Sequence[object]) -> None:
+    """Two rows of one day are parts of it (a chain, an exchange), and neither is the day's flow."""
+    if len(set(keys)) < len(keys):
+        raise Refused("dune: several rows of one day: let the query add them up")
 
 
 PROVIDER = Provider(

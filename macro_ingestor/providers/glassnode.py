@@ -37,6 +37,8 @@ METRICS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "nupl": (("indicators/net_unrealized_profit_loss", "BTC", "NATIVE"),),
 }
 """Column -> path, asset and currency of the metrics whose sum it is."""
+TIME_MAX_S = 10**10
+"""Milliseconds and worse are above it."""
 _FACTOR = {"btc_ex_reserve_pct": 100}
 """A share comes as a fraction."""
 
@@ -61,6 +63,8 @@ def parse_points(body: bytes) -> dict[int, Decimal]:
         if "v" not in row:
             raise BadInput(f"glassnode: a point without v: {str(row)[:120]}")
         value, time = read_decimal(row["v"], "v"), read_whole(row.get("t"), "t")
+        if not 0 <= time < TIME_MAX_S:
+            raise BadInput(f"glassnode: t is no time in seconds: {time}")
         if value is not None:
             points[time] = value
     return points

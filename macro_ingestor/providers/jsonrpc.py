@@ -11,7 +11,7 @@ from statistics import median
 from typing import cast
 
 from common.errors import BadInput, Refused, TryLater
-from macro_ingestor.answers import Row, as_row, read_json, wei_to_gwei, write_decimal
+from macro_ingestor.answers import Row, add_exact, as_row, read_json, wei_to_gwei, write_decimal
 from macro_ingestor.chains import offer_gas
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.readings import Reading
@@ -51,11 +51,11 @@ def read_price(history: Row) -> tuple[int, Decimal]:
     # An empty block pays no tip, which says nothing about what one costs.
     paid = zip(_list(history, "reward"), _list(history, "gasUsedRatio"), strict=False)
     tips = [
-        _whole(cast("Sequence[object]", tip)[0], "reward")
+        Decimal(_whole(cast("Sequence[object]", tip)[0], "reward"))
         for tip, used in paid
         if isinstance(tip, list) and tip and used
     ]
-    wei = Decimal(fees[-1]) + (Decimal(median(sorted(tips))) if tips else 0)
+    wei = add_exact((Decimal(fees[-1]), median(tips) if tips else Decimal(0)))
     return _whole(history.get("oldestBlock"), "oldestBlock") + len(fees) - 2, wei_to_gwei(wei)
 
 

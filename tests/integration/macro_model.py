@@ -108,6 +108,7 @@ class Model:
 
     def ask(self, vendor: str, columns: list[str], tried: set[tuple[str, str]], now: int) -> None:
         together = vendor == "coinmetrics"
+        columns = sorted(columns, key=lambda column: self.asked.get((vendor, column), (0, ""))[0])
         groups = [columns] if together else [[column] for column in columns]
         if together and self.how(vendor) == "error":
             groups = [[column] for column in columns]  # asked once more, one by one: no quota counts them

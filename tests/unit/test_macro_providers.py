@@ -49,7 +49,17 @@ def test_glassnode_digits_nulls_and_sums() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [{"message": "x"}, [{"t": 1}], [{"t": "x", "v": 1}], [{"t": 1.5, "v": 1}], [[1, 2]], [{"t": 1, "o": {}}], 7],
+    [
+        {"message": "x"},
+        [{"t": 1}],
+        [{"t": "x", "v": 1}],
+        [{"t": 1.5, "v": 1}],
+        [{"t": -1, "v": 1}],
+        [{"t": 1790553600000, "v": 1}],
+        [[1, 2]],
+        [{"t": 1, "o": {}}],
+        7,
+    ],
 )
 def test_glassnode_what_is_no_answer(answer: object) -> None:
     with pytest.raises(BadInput):
@@ -171,6 +181,9 @@ def test_a_node_names_its_newest_block_and_the_price_of_the_next() -> None:
     }  # fmt: skip
     newest, price = jsonrpc.read_price(jsonrpc.parse_result(body({"jsonrpc": "2.0", "id": 1, "result": history})))
     assert (newest, price) == (0x66, Decimal("1.000000003"))
+    tips = [hex(2**60 + 1), hex(2**60 + 2)]  # a mean in floats would lose the last digits
+    history |= {"baseFeePerGas": ["0x0"] * 3, "gasUsedRatio": [1, 1], "reward": [[tip] for tip in tips]}
+    assert jsonrpc.read_price(history)[1] == Decimal("1152921504.6068469775")
 
 
 @pytest.mark.parametrize(
@@ -221,15 +234,19 @@ def test_goldrush_errors(answer: object, error: type[TradingBusError]) -> None:
 # ---- dune, bitquery
 
 
-def dune_answer(rows: list[dict[str, object]], **more: object) -> bytes:
+def dune_rows(*rows: dict[str, object]) -> dict[str, object]:
     done = {"state": "QUERY_STATE_COMPLETED", "execution_ended_at": "2026-09-29T05:00:00.123456789Z"}
-    return body({**done, "result": {"rows": rows}, **more})
+    return {**done, "result": {"rows": rows}}
+
+
+def dune_answer(rows: list[dict[str, object]]) -> bytes:
+    return body(dune_rows(*rows))
 
 
 def test_dune_leaves_out_days_that_had_not_ended_when_it_ran() -> None:
     rows: list[dict[str, object]] = [
         {"ts": "2026-09-28 00:00:00.000 UTC", "value": 5.25}, {"ts": "2026-09-29 00:00:00.000 UTC", "value": 1},
-        {"ts": "2026-09-27", "value": None}, {"ts": "2026-09-27 01:00:00.000 UTC", "value": 1},
+        {"ts": "2026-09-27", "value": None},
     ]  # fmt: skip
     assert dune.parse_results(dune_answer(rows), "eth_ex_netflow") == [Reading("eth_ex_netflow", "5.25", DAY, "dune")]
 
@@ -251,6 +268,10 @@ def test_dune_adds_stablecoins_where_both_are_known() -> None:
         ({"state": "QUERY_STATE_FAILED", "error": {"message": "x"}}, Refused),
         ({"state": "QUERY_STATE_EXPIRED"}, Refused),
         ({"error": "invalid API Key"}, Refused),
+        (dune_rows({"ts": "2026-09-27 01:00:00.000 UTC", "value": 1}), Refused),  # by the hour
+        (dune_rows({"ts": "2026-09-27", "value": 1}, {"ts": "2026-09-27", "value": 2}), Refused),
+        (dune_rows(*[{"ts": "2026-09-27", "token_symbol": "USDT", "netflow_usd": n} for n in (1, 2)]), Refused),
+        ({**dune_rows({"ts": "2026-09-27", "value": 1}), "next_uri": "https://x", "next_offset": 1000}, Refused),
         ({"state": "QUERY_STATE_COMPLETED", "result": {"rows": []}}, BadInput),
         ({"state": "QUERY_STATE_COMPLETED", "execution_ended_at": "2026-09-29T05:00:00Z", "result": 1}, BadInput),
     ],

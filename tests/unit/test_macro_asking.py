@@ -1,0 +1,145 @@
+"""Doors and pulls without a database: addresses as they were given, texts that can be stored, nobody starved."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from common.clock import Clock
+from common.errors import ConfigError
+from macro_ingestor.configured import Configured, configure
+from macro_ingestor.desk import Desk, Known
+from macro_ingestor.door import Door, DoorLimits
+from macro_ingestor.pulling import Puller
+from macro_ingestor.readings import COLUMNS, DAY_S, SLOT_COLUMNS
+from macro_ingestor.settings import MacroSettings
+
+T0 = 1_790_553_600  # a midnight
+Answering = Callable[[httpx.Request], httpx.Response]
+
+
+class TestClock(Clock):
+    __test__ = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_s = T0 + 7200
+
+    def wall_ms(self) -> int:
+        return self.at_s * 1000
+
+
+def settings(**changes: object) -> MacroSettings:
+    servers = {"ts_dsn": SecretStr("postgresql://u:p@h/x"), "rmq_url": SecretStr("amqp://u:p@h/")}
+    return MacroSettings(**{**servers, **changes})
+
+
+async def book(configured: Configured) -> bool:
+    return True
+
+
+async def nobody_spent() -> frozenset[str]:
+    return frozenset()
+
+
+def open_door(one: Configured, clock: Clock, answer: Answering) -> Door:
+    limits = DoorLimits(attempts_max=2, retry_first_s=0.0001, retry_max_s=0.0002)
+    return Door(one, book, clock, limits, httpx.MockTransport(answer))
+
+
+def set_up(given: MacroSettings, clock: TestClock, answer: Answering, graves: list[str]) -> tuple[Desk, Puller]:
+    cast = configure(given)
+    desk = Desk(cast.chains, cast.offers(), Known())
+    doors = {name: open_door(one, clock, answer) for name, one in cast.on.items()}
+
+    def bury(raw: bytes, reason: str, source: str) -> None:
+        graves.append(reason)
+
+    return desk, Puller(desk, doors, lambda: clock.at_s, nobody_spent, bury)
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "called"),
+    [
+        ("https://node.example/v3/KEY", "", "https://node.example/v3/KEY"),
+        ("https://node.example/rpc?apikey=KEY", "", "https://node.example/rpc?apikey=KEY"),
+        ("https://node.example/rpc/", "", "https://node.example/rpc/"),
+        ("https://vendor.example/v4", "/timeseries", "https://vendor.example/v4/timeseries"),
+        ("https://vendor.example/v4/", "/timeseries", "https://vendor.example/v4/timeseries"),
+    ],
+)
+async def test_an_address_is_called_as_it_was_given(given: str, path: str, called: str) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200, content=b"{}")
+
+    one = configure(settings(eth_rpc_url=SecretStr(given), onchain_sources="jsonrpc")).on["jsonrpc"]
+    door = open_door(one, Clock(), answer)
+    await door.get(path)
+    await door.post(path, {})
+    await door.close()
+    assert seen == [called, called]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"glassnode_api_key": SecretStr("abc\n")}, {"etherscan_api_key": SecretStr("ключ")},
+        {"dune_api_key": SecretStr("a b"), "dune_queries": "eth_ex_netflow=1"},
+        {"coinmetrics_url": "http://h:abc"}, {"coinmetrics_url": "http://h:99999"},
+    ],
+)  # fmt: skip
+def test_what_no_call_could_carry_is_refused_at_the_start(changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configure(settings(**changes))
+    assert str(caught.value).startswith(next(iter(changes)).upper()) and "abc" not in str(caught.value)
+
+
+async def test_what_a_vendor_says_can_be_stored() -> None:
+    """PostgreSQL takes neither NUL nor half a surrogate pair for text."""
+    clock, graves = TestClock(), list[str]()
+    said = {
+        "api.etherscan.io": httpx.Response(503, content=b"\x1f\x8b\x00\x00bad gateway"),
+        "node.example": httpx.Response(200, content=b'{"error":{"code":1,"message":"\\ud800 \\u0000"}}'),
+        "api.covalenthq.com": httpx.Response(200, content=b'{"error":false,"data":"\\udfff\\u0000"}'),
+    }
+    given = settings(
+        onchain_sources="etherscan,jsonrpc,covalent", etherscan_api_key=SecretStr("k"),
+        eth_rpc_url=SecretStr("http://node.example"), goldrush_api_key=SecretStr("k"),
+    )  # fmt: skip
+    desk, puller = set_up(given, clock, lambda request: said[request.url.host], graves)
+    assert await puller.pull(SLOT_COLUMNS, clock.at_s) == 3
+    texts = [*graves, *(a.error for a in desk.known.asks.values()), *(c.error for c in desk.known.circuits.values())]
+    assert len(texts) == 6 and len(graves) == 1
+    for text in texts:
+        assert "\0" not in text
+        text.encode()
+
+
+async def test_a_column_that_always_fails_starves_no_other_one() -> None:
+    clock, graves = TestClock(), list[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("exchanges_net") and request.url.params["a"] == "BTC":
+            return httpx.Response(200, content=b"[[]]")
+        time = clock.at_s // DAY_S * DAY_S - DAY_S
+        return httpx.Response(200, content=json.dumps([{"t": time, "v": 1}]).encode())
+
+    given = settings(onchain_sources="glassnode", glassnode_api_key=SecretStr("k"), glassnode_calls_per_day=0)
+    desk, puller = set_up(given, clock, answer, graves)
+    for _ in range(2 * 96):  # two days of quarters
+        await puller.pull(COLUMNS, clock.at_s)
+        clock.at_s += 900
+        await asyncio.sleep(0)
+    told = {column for column in desk.chains if desk.pick(column, clock.at_s) is not None}
+    assert told == set(COLUMNS) - {"btc_ex_netflow", "eth_gas_price"}
+    newest = clock.at_s // DAY_S * DAY_S - DAY_S
+    assert all(desk.newest(column, "glassnode").as_of >= newest - DAY_S for column in told)  # pyright: ignore
+    assert len(graves) < 2 * 96 / 2
