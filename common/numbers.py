@@ -7,6 +7,8 @@ from decimal import Decimal, InvalidOperation
 from common.errors import BadInput
 
 _POWERS = tuple(10**i for i in range(40))
+PLAIN_DIGITS_MAX = 40
+"""On either side of the point; a short "1E999999" would become a megabyte of digits, or an infinite double."""
 
 
 def parse_scaled(text: str, scale: int) -> int:
@@ -45,11 +47,17 @@ def trim_decimal(text: str) -> str:
 
 
 def parse_plain(text: str | None) -> Decimal:
-    """Exact value of a venue's decimal text; raises BadInput for "", NaN, infinities and what is not a number."""
+    """Exact value of a venue's decimal text.
+
+    Raises BadInput for "", NaN, infinities, what is not a number, and what no venue means (PLAIN_DIGITS_MAX).
+    """
     try:
         value = Decimal(text or "")
     except InvalidOperation as error:
         raise BadInput(f"{text!r} is not a number") from error
-    if not value.is_finite():
+    exponent = value.as_tuple().exponent
+    if not isinstance(exponent, int):
         raise BadInput(f"{text!r} is not a number")
+    if value.adjusted() >= PLAIN_DIGITS_MAX or -exponent > PLAIN_DIGITS_MAX:
+        raise BadInput(f"{(text or '')[:40]!r} has more than {PLAIN_DIGITS_MAX} digits")
     return value

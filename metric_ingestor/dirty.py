@@ -38,7 +38,7 @@ class Dirty:
 
     def wait(self, symbol: str, window: int) -> None:
         """Note that this window was written before its watermark had passed."""
-        self.late_from.setdefault(symbol, window)
+        self.late_from[symbol] = min(self.late_from.get(symbol, window), window)
 
     def advance(self, cursors: Mapping[str, int], written: int) -> None:
         """Mark what waited and whose watermark has passed by now; `written` is the newest window that was written."""

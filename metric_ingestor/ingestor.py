@@ -31,7 +31,11 @@ AUDIT_S = 360
 """Each load of the state queue looks again at so much before the last one: a ring of the trades' service and a bit."""
 LEDGER_MARGIN_S = 60
 """Longer than a transaction may last: a gap's `updated_at` is when its transaction began."""
+LEDGER_BACKLOG_S = 6 * 3600
+"""What the last life marked so long before its last row it may not have computed."""
 LEDGER_SEEN_MAX = 10_000
+SET_BACK_WINDOWS = 4
+"""While a wrong time was believed: so many answers, one a window, correct it."""
 CURSORS_TIMEOUT_S = 0.5
 DAY_S = 86_400
 
@@ -50,7 +54,8 @@ class MetricIngestor:
         self.cursors: dict[str, int] = {}
         self.late_total = 0
         self.marks_total = 0
-        self._new: set[str] = set()
+        self._following = asyncio.Lock()
+        self._new: dict[str, tuple[int, dt.datetime] | None] = {}
         self._loaded_s: int | None = None
         self._ledger_since: dt.datetime | None = None
         self._ledger_seen: dict[tuple[str, int], dt.datetime] = {}
@@ -65,10 +70,19 @@ class MetricIngestor:
 
     async def follow(self, listings: Mapping[str, Listing]) -> None:
         """Take the symbols that are wanted now; raises TryLater."""
+        async with self._following:
+            await self._follow(listings)
+
+    async def _follow(self, listings: Mapping[str, Listing]) -> None:
         gone, new = self.followed.keys() - listings.keys(), listings.keys() - self.followed.keys()
         volumes = {r["pair"]: r["volume"] for r in await self._database.query(sql.LIQUIDITY, list(listings))}
+        # Asked before anything of this life can be written: the newest row is the end of the last one.
+        rows = await self._database.query(sql.LAST_ROWS, list(new)) if new else []
+        last = {row["symbol"]: (row["time"], row["updated_at"]) for row in rows}
         self.followed = dict(listings)
-        self._new = (self._new | new) - gone
+        self._new |= {symbol: last.get(symbol) for symbol in new}
+        for symbol in gone:
+            self._new.pop(symbol, None)
         self._dirty.forget(gone)
         self._vendors.samples.forget(gone)
         for symbol in gone:
@@ -90,7 +104,10 @@ class MetricIngestor:
         window = window_of(int(self._vendors.now_ms()) // 1000)
         self.recorder.written = window - WINDOW_S
         while True:
-            await self._wait_until_due(window)
+            if not await self._wait_until_due(window):
+                window = window_of(int(self._vendors.now_ms()) // 1000)
+                self._skip(window - SET_BACK_WINDOWS * WINDOW_S, window)
+                continue
             self.recorder.hand_in(window, [self._sampled_row(symbol, window) for symbol in self.followed])
             serving()
             window += WINDOW_S
@@ -99,8 +116,11 @@ class MetricIngestor:
                 self._skip(window, newest)
                 window = newest
 
-    async def _wait_until_due(self, window: int) -> None:
-        while (left_ms := 1000 * window - self._vendors.now_ms()) > 0:  # noqa: ASYNC110 - time passes, nobody says so
+    async def _wait_until_due(self, window: int) -> bool:
+        """False when the window is not near: a wrong time had been believed, and was corrected."""
+        while (left_ms := 1000 * window - self._vendors.now_ms()) > 0:
+            if left_ms > 2_000 * WINDOW_S:
+                return False
             await asyncio.sleep(self._clock.real_s(left_ms / 1000))
         while True:
             await self._look_at_cursors()
@@ -109,6 +129,7 @@ class MetricIngestor:
                 break
             await asyncio.sleep(self._settings.cursors_every_ms / 1000)
         self.late_total += sum(self.cursors.get(symbol, 0) < window for symbol in self.followed)
+        return True
 
     def _skip(self, first: int, newest: int) -> None:
         log.warning("windows without samples", extra={"windows": (newest - first) // WINDOW_S})
@@ -162,9 +183,9 @@ class MetricIngestor:
 
     async def load(self) -> None:
         """Look again at what may have changed unheard: since the last load, at first the last 100 minutes."""
-        if not self._vendors.time.known:
-            return
         written = self.recorder.written
+        if not written:
+            return
         reach_s = 60 * self._settings.recompute_minutes
         from_s = written - reach_s
         if self._loaded_s is not None:
@@ -176,30 +197,37 @@ class MetricIngestor:
     async def keep_marks(self) -> None:
         """Mark what new symbols missed, and what the ledger says, for ever."""
         while True:
-            if self._vendors.time.known and self.recorder.written:
-                try:
-                    await self._begin_new()
-                    await self._look_at_ledger()
-                except TryLater as error:
-                    log.debug("marks wait", extra={"error": str(error)})
+            try:
+                await self.mark_unheard()
+            except TryLater as error:
+                log.debug("marks wait", extra={"error": str(error)})
             await asyncio.sleep(self._settings.ledger_every_ms / 1000)
 
-    async def _begin_new(self) -> None:
+    async def mark_unheard(self) -> None:
+        """Mark what no message tells of; raises TryLater."""
+        if self.recorder.written:
+            self._begin_new()
+            await self._look_at_ledger()
+
+    def _begin_new(self) -> None:
         """Where the last life of this service ended, its rows go on; a symbol without rows gets what is proven."""
-        if not self._new:
-            return
-        begun = set(self._new)
-        rows = await self._database.query(sql.LAST_ROWS, list(begun))
-        last = {row["symbol"]: row for row in rows}
         written = self.recorder.written
-        oldest = written - 60 * self._settings.recompute_minutes
-        for symbol in begun & self.followed.keys():
-            if symbol in last:
-                self.recorder.fill_from[symbol] = max(last[symbol]["time"] + WINDOW_S, oldest)
-                updated = last[symbol]["updated_at"]
-                self._ledger_since = min(self._ledger_since or updated, updated)
-            self._dirty.mark(symbol, oldest, written)
-        self._new -= begun
+        for symbol, last in self._new.items():
+            self._dirty.mark(symbol, written - 60 * self._settings.recompute_minutes, written)
+            if last is not None:
+                self._go_on(symbol, *last)
+        self._new.clear()
+
+    def _go_on(self, symbol: str, last: int, updated: dt.datetime) -> None:
+        written = self.recorder.written
+        fill_from = max(last + WINDOW_S, written - 3600 * self._settings.fill_hours_max // WINDOW_S * WINDOW_S)
+        self.recorder.fill_from[symbol] = fill_from
+        self._dirty.mark(symbol, fill_from, written)
+        # Its last windows may have been revised without a gap after it had ended.
+        oldest = window_of(written - self._settings.recompute_days_max * DAY_S)
+        self._dirty.mark(symbol, max(window_of(last - AUDIT_S), oldest), min(last, written))
+        since = updated - dt.timedelta(seconds=LEDGER_BACKLOG_S)
+        self._ledger_since = min(self._ledger_since or since, since)
 
     async def _look_at_ledger(self) -> None:
         rows = await self._database.query(

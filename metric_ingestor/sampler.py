@@ -41,8 +41,9 @@ class Sampler:
         await self._learn_time()
         done = 0
         while True:
-            # A sleep may end a moment too soon.
-            window = max(window_of(int(self._vendors.now_ms()) // 1000), done + WINDOW_S)
+            window = window_of(int(self._vendors.now_ms()) // 1000)
+            if window == done:  # a sleep may end a moment too soon
+                window += WINDOW_S
             done = window
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._sample_interest(window))

@@ -61,6 +61,7 @@ class Samples:
     def __init__(self, limits: SampleLimits | None = None) -> None:
         self._limits = limits or SampleLimits()
         self._series: dict[tuple[str, Field, str], _Series] = {}
+        self._newest_ms: dict[tuple[str, Field], int] = {}
         self.counts: Counter[tuple[Field, Fate]] = Counter()
 
     def offer(self, symbol: str, field: Field, sample: Sample, window: int, server_ms: float) -> Fate:
@@ -72,8 +73,12 @@ class Samples:
     def _place(self, symbol: str, field: Field, sample: Sample, window: int, server_ms: float) -> Fate:
         if sample.time_ms > server_ms + self._limits.ahead_ms_max:
             return Fate.AHEAD
+        newest_ms = self._newest_ms.get((symbol, field), sample.time_ms)
+        self._newest_ms[symbol, field] = max(newest_ms, sample.time_ms)
         key = (symbol, field, sample.source)
         series = self._series.get(key)
+        if newest_ms > max(sample.time_ms, series.newest[-1].time_ms if series else 0):
+            return Fate.OLDER  # than what another source told: it is no answer
         if series is None:
             self._series[key] = _Series([sample], [window])
             return Fate.KEPT
@@ -100,3 +105,4 @@ class Samples:
     def forget(self, symbols: set[str]) -> None:
         """Drop all samples of these symbols: they are not followed any more."""
         self._series = {key: series for key, series in self._series.items() if key[0] not in symbols}
+        self._newest_ms = {key: time_ms for key, time_ms in self._newest_ms.items() if key[0] not in symbols}

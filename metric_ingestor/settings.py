@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from common.settings import ServiceSettings, Words
 from common.venues.binance_futures import REST_LIMIT
@@ -13,12 +13,16 @@ SHARE_MAX = 0.5
 """Of the futures host's weight, all instances together: the other half is for what else runs at this address."""
 
 
+WEIGHT_MIN = 60
+"""A minute; with less not even the running rates of every window can be asked (four times 10 + 1)."""
+
+
 class MetricSettings(ServiceSettings):
     """Environment of the metric ingestor, beside what every service reads."""
 
     # vendors
     binance_futures_rest_url: str = "https://fapi.binance.com"
-    futures_weight_per_min: int = Field(default=REST_LIMIT, ge=60)
+    futures_weight_per_min: int = Field(default=REST_LIMIT, ge=WEIGHT_MIN)
     # Of that limit; 0 takes half of it, divided by the number of instances.
     futures_share: float = Field(default=0.0, ge=0, le=1)
     fallback: Literal["okx", "none"] = "okx"
@@ -37,6 +41,8 @@ class MetricSettings(ServiceSettings):
 
     # computing again
     recompute_minutes: int = Field(default=100, ge=5, le=1_440)
+    # Windows without a row since the last one, when this service comes back, get one so far back.
+    fill_hours_max: int = Field(default=24, ge=1, le=672)
     # Older windows stay as they are: their seconds may be gone.
     recompute_days_max: int = Field(default=28, ge=1, le=3_650)
     recompute_every_ms: int = Field(default=500, ge=50, le=60_000)
@@ -57,6 +63,13 @@ class MetricSettings(ServiceSettings):
         if wrong:
             raise ValueError(f"pairs are written in capitals, not {', '.join(wrong)}")
         return value
+
+    @model_validator(mode="after")
+    def _check_weight(self) -> Self:
+        weight = int(self.futures_weight_per_min * self.weight_share())
+        if weight < WEIGHT_MIN:
+            raise ValueError(f"FUTURES_SHARE leaves this instance {weight} weight a minute: {WEIGHT_MIN} are needed")
+        return self
 
     def weight_share(self) -> float:
         """Share of the futures host's limit that this instance may use."""

@@ -120,7 +120,7 @@ SELECT w.symbol, extract(epoch FROM m.time)::bigint AS time, m.updated_at FROM u
  CROSS JOIN LATERAL (SELECT time, updated_at FROM metric_15s
                       WHERE symbol = w.symbol ORDER BY time DESC LIMIT 1) m
 """
-"""The newest row of each symbol: where the last life of this service ended."""
+"""The newest row of each symbol: where the last life of this service ended, if this one has not written yet."""
 
 LEDGER = """
 SELECT symbol, from_id, updated_at, extract(epoch FROM from_time)::float8 AS from_s,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -13,9 +16,14 @@ from msgspec.structs import replace
 from common.batch import Batch
 from common.clock import Clock
 from common.contracts import FootprintRow, GapStatus, MetricRow
+from common.listings import Listing
 from common.store import Store
 from metric_ingestor.dirty import Dirty
+from metric_ingestor.ingestor import SET_BACK_WINDOWS, MetricIngestor
 from metric_ingestor.recorder import Recorder
+from metric_ingestor.samples import Samples
+from metric_ingestor.settings import MetricSettings
+from metric_ingestor.venue_time import WITNESSES, VenueTime
 from tests.rows import T0, make_bar, make_cursor, make_gap, make_second
 from tests.servers import fresh_database, share_servers
 
@@ -191,3 +199,64 @@ async def test_the_day_begins_after_midnight(desk: Desk) -> None:
     rows = await desk.con.fetch("SELECT cvd::float8, unknown FROM metric_cvd_day WHERE symbol = $1 ORDER BY time", SOL)
     assert [row["cvd"] for row in rows] == [1.0, 3.0, 0.1, 0.3, 0.3, 0.6]
     assert [row["unknown"] for row in rows[2:]] == [0, 0, 2, 2]
+
+
+def ingestor_of(desk: Desk, clock: Clock, time: VenueTime) -> MetricIngestor:
+    """What knows symbols and marks, without processes: no vendor is asked here."""
+    settings = MetricSettings(ts_dsn=share_servers().ts_dsn, rmq_url=share_servers().rmq_url)
+    vendors: Any = SimpleNamespace(time=time, samples=Samples(), now_ms=lambda: time.now_ms(clock.monotonic_s()))
+    sampler: Any = SimpleNamespace()
+    ingestor = MetricIngestor(settings, clock, desk.store.database, desk.dirty, vendors, sampler)
+    ingestor.recorder = desk.recorder
+    return ingestor
+
+
+async def test_what_this_life_writes_first_does_not_hide_where_the_last_one_ended(desk: Desk) -> None:
+    """Windows of the time away get their rows, though newer ones are there before the marks are set."""
+    hours = 3
+    begin = T0 + 60 + 3600 * hours
+    await desk.put(make_second(T0 + 3), make_second(T0 + 20), cursor_s=T0 + 40)
+    await desk.write(FULL)
+    await desk.con.execute("UPDATE metric_15s SET cvd_delta = 9")
+    ingestor = ingestor_of(desk, Clock(), VenueTime())
+    await ingestor.load()
+    assert len(desk.dirty) == 0, "nothing is to be looked at before it is known which window it is"
+    await ingestor.follow({SOL: Listing()})
+    await desk.write(replace(FULL, time=begin))
+    await ingestor.follow({SOL: Listing()})
+    await ingestor.mark_unheard()
+    while len(desk.dirty):
+        await desk.recorder.step()
+    rows = await desk.con.fetch("SELECT cvd_delta, rev FROM metric_15s ORDER BY time")
+    assert len(rows) == (begin - END) // 15 + 1
+    assert tuple(rows[0]) == (0.25, 2), "it was revised after the last life had ended"
+    assert [row["cvd_delta"] for row in rows[1:3]] == [0.25, None]
+
+
+async def test_a_time_that_was_wrong_costs_a_minute(desk: Desk) -> None:
+    """The server is an hour ahead at first; windows go on as soon as it is corrected."""
+    clock, time = Clock(rate=100.0), VenueTime(100.0)
+    ingestor = ingestor_of(desk, clock, time)
+    began_s = clock.monotonic_s()
+
+    def right_ms() -> float:
+        return 1000.0 * T0 + 100_000 * (clock.monotonic_s() - began_s)
+
+    def tell(ahead_ms: float) -> None:
+        now_s = clock.monotonic_s()
+        time.observe(right_ms() + ahead_ms, now_s, now_s)
+
+    tell(3_600_000)
+    served = asyncio.Event()
+    await ingestor.follow({SOL: Listing()})
+    task = asyncio.create_task(ingestor.keep_time(served.set))
+    async with asyncio.timeout(5):
+        await served.wait()
+        served.clear()
+        for _ in range(WITNESSES):
+            tell(0)
+        while desk.recorder.written > right_ms() / 1000:
+            await served.wait()
+            served.clear()
+    task.cancel()
+    assert len(desk.dirty) >= SET_BACK_WINDOWS

@@ -134,10 +134,22 @@ def test_the_first_source_that_answered_speaks() -> None:
     samples.offer(SOL, FUNDING, Sample(2.0, 1000 * T - 1000, "okx", 4), T, 1000 * T)
     told = samples.read(SOL, FUNDING, T, ("binance", "okx"))
     assert told == Sample(2.0, 1000 * T - 1000, "okx", 4)
-    offer(samples, 1000 * T - 2000, T, 1.0)
+    offer(samples, 1000 * T - 500, T, 1.0)
     told = samples.read(SOL, FUNDING, T, ("binance", "okx"))
     assert told is not None
     assert told.source == "binance"
+
+
+def test_time_is_monotonic_also_from_source_to_source() -> None:
+    samples = Samples()
+    offer(samples, 1000 * T - 2000, T)
+    behind = Sample(2.0, 1000 * T - 9000, "okx", 4)
+    assert samples.offer(SOL, FUNDING, behind, T + 15, 1000 * T) is Fate.OLDER
+    assert samples.read(SOL, FUNDING, T + 15, ("binance", "okx")) is None
+    ahead = Sample(3.0, 1000 * T + 9000, "okx", 4)
+    assert samples.offer(SOL, FUNDING, ahead, T + 15, 1000 * T + 9000) is Fate.KEPT
+    assert offer(samples, 1000 * T + 1000, T + 15) is Fate.OLDER
+    assert samples.read(SOL, FUNDING, T + 15, ("binance", "okx")) == ahead
 
 
 @given(st.lists(st.tuples(st.integers(-60_000, 30_000), st.integers(0, 3)), max_size=30))
