@@ -92,6 +92,11 @@ def retain(
     A chunk that an open gap still touches is kept and named, until `trading-bus gaps --repair` has ended the gap.
     TimescaleDB's Community edition drops chunks by its own policies: there only marks of deleted seconds go.
     """
+    if signals_days < events_days:
+        raise ConfigError(
+            f"--signals-days {signals_days} is below --events-days {events_days}: "
+            "a replay of the raw events would find those signals missing, and publish them again"
+        )
     days = {
         "footprint_1s": footprint_days, "raw_bars": bars_days, "book_samples": samples_days,
         "metric_15s": metrics_days, "influencer_raw_events": events_days, "influencer_signals": signals_days,

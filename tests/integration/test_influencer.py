@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from common.shards import shard_of
 from tests.influencer_stage import ANN, BEN, InfluencerStage, address, open_influencer_stage, trades
 
 WEIGHT = 1_000_000
@@ -185,3 +186,49 @@ async def test_the_command_line(stage: InfluencerStage) -> None:
     assert {r["signal_id"] for r in await stage.con.fetch("SELECT signal_id FROM influencer_signals")} == ids
     assert (await call(stage, "remove", "nobody"))[0] == 1
     assert await process.stop() == 0, process.tail()
+
+
+async def test_shards_share_the_accounts_and_one_stands_by(stage: InfluencerStage) -> None:
+    await stage.open_venue()
+    users = [address(n) for n in range(1, 7)]
+    await stage.watch(*users)
+    shards = {f"w{n}": shard_of(f"w{n}", 2) for n in range(1, 7)}
+    of_0 = sum(shard == 0 for shard in shards.values())
+    assert 0 < of_0 < 6
+
+    async def state(name: str) -> tuple[bool, int, int]:
+        """Ready, accounts watched, and feeds that its two listeners hear."""
+        report = await stage.health(name)
+        checks = {check["name"]: check.get("detail", {}) for check in report.get("checks", [])}
+        subscribed = [checks.get(f"listener {n}", {}).get("subscribed", 0) for n in (0, 1)]
+        port_file = stage.stage.folder / f"{name}.port"
+        if not report or not port_file.exists():
+            return False, -1, -1
+        ready = await stage.stage.http.get(f"http://127.0.0.1:{port_file.read_text().strip()}/readyz")
+        return ready.status_code == 200, checks.get("accounts", {}).get("watched", 0), sum(subscribed)
+
+    async def is_state(name: str, *wanted: object) -> bool:
+        return await state(name) == wanted
+
+    async def until(name: str, *wanted: object) -> None:
+        await stage.stage.until(lambda: is_state(name, *wanted), 10, f"{name} is {wanted}", 0.05)
+
+    first = await stage.start("a", shard="0/2")
+    second = await stage.start("b", shard="1/2")
+    await until("a", True, of_0, 4 * of_0)
+    await until("b", True, 6 - of_0, 4 * (6 - of_0))
+    spare = await stage.start("spare", shard="0/2")
+    await until("spare", False, 0, 0)
+    await stage.listen()
+    await stage.play(*[step for user in users for step in trades(user, ALL)])
+    await stage.judge()
+    # Whose lock is free is followed by who stood by, what happened in between included.
+    await first.kill()
+    await stage.play(*[step for user in users for step in trades(user, ALL, coin="BTC", parts=3)])
+    await until("spare", True, of_0, 4 * of_0)
+    await stage.play(*[step for user in users for step in trades(user, ALL, coin="SOL")])
+    await stage.judge()
+    told = await stage.con.fetch("SELECT DISTINCT influencer_id, metadata->>'source' AS s FROM influencer_signals")
+    assert {r["influencer_id"] for r in told if r["s"] == "repair"} == {name for name in shards if shards[name] == 0}
+    for process in (second, spare):
+        assert await process.stop() == 0, process.tail()

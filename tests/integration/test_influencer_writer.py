@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from common.clock import Clock
 from common.database import Database
+from common.errors import ConfigError
 from common.numbers import format_scaled
 from influencer_ingestor.dedup import Dedup
 from influencer_ingestor.events import SCALE, EventType, RawEvent, Source
@@ -122,10 +123,11 @@ async def test_retain_drops_old_events_and_signals(desk: Desk, ts_dsn: str, tabl
         assert result.exception is None, result.output
         return result.output
 
-    option = {"influencer_raw_events": "--events-days", "influencer_signals": "--signals-days"}[table]
     assert f"{table}: 1 chunks" in await run_retain()
     assert await desk.con.fetchval(f"SELECT count(*) FROM {table}") == 2
-    await run_retain(option, "31")
+    await run_retain("--events-days", "31", "--signals-days", "31")
     assert await desk.con.fetchval(f"SELECT count(*) FROM {table}") == 1
-    refused = await asyncio.to_thread(CliRunner().invoke, retain, [option, "30", "--dsn", ts_dsn])
-    assert refused.exit_code == 2
+    with pytest.raises(ConfigError, match="publish them again"):
+        retain.main(["--signals-days", "89", "--dsn", ts_dsn], standalone_mode=False)
+    refused = CliRunner().invoke(retain, ["--events-days", "30", "--dsn", ts_dsn])
+    assert refused.exit_code == 2 and "--events-days" in refused.output
