@@ -110,15 +110,17 @@ async def commit(
         messages: list[OutgoingMessage] = []
         if slot is not None:
             values = [slot.values.get(column) for column in SLOT_COLUMNS]
-            rev = await con.fetchval(
-                sql.UPSERT_SLOT, slot.time, *values, json.dumps(slot.as_of), json.dumps(slot.source)
-            )
-            if rev is not None:
-                messages.append(macro_slot_message(slot, rev))
+            stories = json.dumps(slot.as_of), json.dumps(slot.source)
+            record = await con.fetchrow(sql.UPSERT_SLOT, slot.time, *values, *stories)
+            if record is not None:
+                stored = MacroSlotRow(slot.time, *_told(record, SLOT_COLUMNS))
+                messages.append(macro_slot_message(stored, record["rev"]))
         slots = len(messages)
         if days:
             found = sorted(await con.fetch(sql.UPSERT_DAYS, *_day_arguments(days)), key=lambda r: r["day"])
-            messages += [macro_day_message(_day_row(record), record["rev"]) for record in found]
+            messages += [
+                macro_day_message(MacroDayRow(r["day_s"], *_told(r, DAY_TABLE_COLUMNS)), r["rev"]) for r in found
+            ]
         return Written(slots, len(messages) - slots), messages
 
     return await database.transact(write)
@@ -149,7 +151,8 @@ def _day_arguments(days: Sequence[MacroDayRow]) -> list[list[object]]:
     return cast("list[list[object]]", [dates, *texts, *stories])
 
 
-def _day_row(record: asyncpg.Record) -> MacroDayRow:
-    values = {column: trim_decimal(record[column]) for column in DAY_TABLE_COLUMNS if record[column] is not None}
+def _told(record: asyncpg.Record, columns: Sequence[str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Values, as_of and source of a stored row."""
+    values = {column: trim_decimal(record[column]) for column in columns if record[column] is not None}
     as_of, source = (cast("Mapping[str, str]", json.loads(record[name])) for name in ("as_of", "source"))
-    return MacroDayRow(record["day_s"], values, dict(as_of), dict(source))
+    return values, dict(as_of), dict(source)

@@ -50,21 +50,21 @@ ON CONFLICT (provider) DO UPDATE
 _NAMES = ", ".join(SLOT_COLUMNS)
 _GIVEN = ", ".join(f"${place}::text::numeric" for place in range(2, 2 + len(SLOT_COLUMNS)))
 _TAIL = len(SLOT_COLUMNS) + 2
-_SET = ", ".join(f"{column} = excluded.{column}" for column in SLOT_COLUMNS)
-
-
-def _of(table: str) -> str:
-    return ", ".join(f"{table}.{column}" for column in (*SLOT_COLUMNS, "as_of", "source"))
-
+_KEPT = [f"coalesce(excluded.{column}, t.{column})" for column in SLOT_COLUMNS]
+_SET = ", ".join(f"{column} = {kept}" for column, kept in zip(SLOT_COLUMNS, _KEPT, strict=True))
+_MERGED = ("t.as_of || excluded.as_of", "t.source || excluded.source")
+_OLD = ", ".join(f"t.{column}" for column in (*SLOT_COLUMNS, "as_of", "source"))
+_NEW = ", ".join((*_KEPT, *_MERGED))
 
 UPSERT_SLOT = f"""
 INSERT INTO macro_onchain_15m AS t (time, {_NAMES}, as_of, source)
 VALUES (to_timestamp($1::bigint), {_GIVEN}, ${_TAIL}::text::jsonb, ${_TAIL + 1}::text::jsonb)
 ON CONFLICT (time) DO UPDATE
-   SET {_SET}, as_of = excluded.as_of, source = excluded.source, rev = t.rev + 1, updated_at = now()
- WHERE ({_of("t")}) IS DISTINCT FROM ({_of("excluded")})
-RETURNING rev
+   SET {_SET}, as_of = {_MERGED[0]}, source = {_MERGED[1]}, rev = t.rev + 1, updated_at = now()
+ WHERE ({_OLD}) IS DISTINCT FROM ({_NEW})
+RETURNING {", ".join(f"{column}::text" for column in (*SLOT_COLUMNS, "as_of", "source"))}, rev
 """
+"""What was known when the quarter began stays known in its row, whatever is too old by a restart within it."""
 
 UPSERT_DAYS = """
 INSERT INTO macro_btc_daily AS t (day, mvrv, asopr_7d, nupl, as_of, source)

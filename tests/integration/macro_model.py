@@ -68,6 +68,7 @@ class Model:
         self.pull(SLOT_COLUMNS, now)
         row = {column: said for column in SLOT_COLUMNS if (said := self.choose(column, now)) is not None}
         slot = now // 900 * 900
+        row = self.slots.get(slot, {}) | row  # what was known in this quarter stays in its row
         if row and row != self.slots.get(slot):
             self.slots[slot] = row
             self.revs["15m", slot] = self.revs.get(("15m", slot), 0) + 1
