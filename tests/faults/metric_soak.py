@@ -64,7 +64,7 @@ class MetricSoak:
         self.timing.offset_s = status["venue_ms"] / 1000 - time.time()
         self.from_s = (int(await self.world.venue_s()) // WINDOW_S + STARTING_WINDOWS) * WINDOW_S
         messages = await self.world.stage.collect("metric_updates.#")
-        began, cpu_before, due = time.monotonic(), self._cpu_s(), 0.0
+        began, cpu_before, due = time.monotonic(), self._cpu_s(), PRINT_EVERY_S
         click.echo(f"{'min':>5} {'rows':>6} {'late s':>6} {'% core':>6} {'weight':>6} {'MB':>5}")
         while (passed := time.monotonic() - began) < 60 * minutes:
             self.world.living()
