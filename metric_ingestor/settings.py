@@ -68,7 +68,7 @@ class MetricSettings(ServiceSettings):
     def _check_weight(self) -> Self:
         weight = int(self.futures_weight_per_min * self.weight_share())
         if weight < WEIGHT_MIN:
-            raise ValueError(f"FUTURES_SHARE leaves this instance {weight} weight a minute: {WEIGHT_MIN} are needed")
+            raise ValueError(f"{weight} weight a minute (FUTURES_SHARE) is too little: {WEIGHT_MIN} are needed")
         return self
 
     def weight_share(self) -> float:

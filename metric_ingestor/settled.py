@@ -18,7 +18,7 @@ from metric_ingestor.vendors import Vendors
 log = logging.getLogger(__name__)
 
 HISTORY_S = 3 * 86_400
-"""How far back the first look goes."""
+"""How far back the first look for a symbol goes."""
 OVERLAP_S = 3_600
 RETRY_S = 30.0
 START_S = 1.0
@@ -33,6 +33,8 @@ class Settlements:
         self._database, self._vendors, self._every_s = database, vendors, every_s
         self.followed: Mapping[str, Listing] = {}
         self.stored_total = 0
+        self._looked: set[str] = set()
+        self._going_on: tuple[int, set[str]] | None = None
 
     async def run(self) -> None:
         """Look again and again, for ever."""
@@ -40,24 +42,37 @@ class Settlements:
             await asyncio.sleep(START_S)
         while True:
             try:
-                good = await self._look()
+                good = await self.look()
             except TryLater as error:
                 log.debug("settlements wait", extra={"error": str(error)})
                 good = False
             await asyncio.sleep(self._every_s if good else RETRY_S)
 
-    async def _look(self) -> bool:
-        stored = (await self._database.query(sql.LAST_SETTLED, list(self.followed)))[0]["time"]
-        start_s = int(self._vendors.now_ms()) // 1000 - HISTORY_S if stored is None else stored - OVERLAP_S
+    async def look(self) -> bool:
+        """Ask for what is new, page by page; false when there was no answer. Raises TryLater."""
+        if self._going_on is None:
+            perps = {pair for pair in self.followed if self._vendors.perp_of(pair) is not None}
+            self._going_on = await self._begin_s(perps), perps
+        start_s, looked = self._going_on
         for _ in range(PAGES_MAX):
             page = await self._vendors.ask_settled(1000 * start_s)
             if page is None:
                 return False
-            await self._store(page)
-            if len(page) < MAX_FUNDING:
+            await self._store(page.settled)
+            if page.records < MAX_FUNDING:
+                self._looked, self._going_on = looked, None
                 break
-            start_s = max(start_s + 1, page[-1].time_ms // 1000)
+            start_s = max(start_s + 1, page.settled[-1].time_ms // 1000)
+            self._going_on = start_s, looked
         return True
+
+    async def _begin_s(self, perps: set[str]) -> int:
+        """Where the stored ones end; farther back for symbols that were not looked for before."""
+        history_s = int(self._vendors.now_ms()) // 1000 - HISTORY_S
+        stored = (await self._database.query(sql.LAST_SETTLED, list(self.followed)))[0]["time"]
+        if stored is None:
+            return history_s
+        return stored - OVERLAP_S if perps <= self._looked else min(stored - OVERLAP_S, history_s)
 
     async def _store(self, page: list[Settlement]) -> None:
         pairs = {perp.symbol: pair for pair in self.followed if (perp := self._vendors.perp_of(pair)) is not None}

@@ -109,10 +109,12 @@ class Vendors:
         elif failures:
             self._note_failure(INTEREST, f"{failures} calls, no answer")
 
-    async def ask_settled(self, start_ms: int) -> list[futures.Settlement] | None:
+    async def ask_settled(self, start_ms: int) -> futures.SettledPage | None:
         """One page of settlements of all perpetuals from `start_ms` on; None when there was no answer."""
         request = futures.all_funding_rates_request(start_ms)
-        return await self._ask("fundingRate", self._rest, request, futures.parse_funding_rates)
+        page = await self._ask("fundingRate", self._rest, request, futures.parse_settled_page)
+        self._count_bad("fundingRate", page.bad if page else 0)
+        return page
 
     # ---- inside
 

@@ -45,8 +45,9 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 _decode_info = msgspec.json.Decoder(ExchangeInfo).decode
 _decode_open_interest = msgspec.json.Decoder(OpenInterestRow).decode
 _decode_funding = msgspec.json.Decoder(list[FundingRow]).decode
+_decode_funding_row = msgspec.json.Decoder(FundingRow).decode
 _decode_time = msgspec.json.Decoder(ServerTime).decode
-_decode_premiums = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_premium = msgspec.json.Decoder(PremiumRow).decode
 _decode_funding_info = msgspec.json.Decoder(list[FundingInfoRow]).decode
 
@@ -85,6 +86,14 @@ class Settlement(msgspec.Struct, frozen=True):
     time_ms: int
     rate: Decimal
     regular: bool
+
+
+class SettledPage(msgspec.Struct, frozen=True):
+    """A page of settlements of all perpetuals; `records` as the venue sent them, `bad` ones among them are left out."""
+
+    settled: list[Settlement]
+    records: int
+    bad: int
 
 
 def exchange_info_request() -> Request:
@@ -150,7 +159,7 @@ def parse_premium_index(raw: bytes) -> PremiumIndex:
     rates: dict[str, RunningRate] = {}
     listed: set[str] = set()
     bad = 0
-    for row in _read(_decode_premiums, raw):
+    for row in _read(_decode_rows, raw):
         try:
             premium = _decode_premium(row)
             if premium.nextFundingTime:
@@ -167,7 +176,24 @@ def parse_premium_index(raw: bytes) -> PremiumIndex:
 def parse_funding_rates(raw: bytes) -> list[Settlement]:
     """Read a fundingRate answer; raises BadInput when any record can not be read."""
     rows = _read(_decode_funding, raw)
-    return [Settlement(r.symbol, r.fundingTime, parse_plain(r.fundingRate), r.rateType == "Regular") for r in rows]
+    return [_settlement_of(row) for row in rows]
+
+
+def parse_settled_page(raw: bytes) -> SettledPage:
+    """Read a fundingRate answer for all; one record that can not be read costs only itself.
+
+    Raises BadInput when the answer as a whole can not be read, or no record of it.
+    """
+    records = _read(_decode_rows, raw)
+    settled: list[Settlement] = []
+    for record in records:
+        try:
+            settled.append(_settlement_of(_decode_funding_row(record)))
+        except (*_UNREADABLE, BadInput):
+            continue
+    if records and not settled:
+        raise BadInput("fundingRate tells no settlement")
+    return SettledPage(settled, len(records), len(records) - len(settled))
 
 
 def parse_funding_hours(raw: bytes) -> dict[str, int]:
@@ -177,6 +203,10 @@ def parse_funding_hours(raw: bytes) -> dict[str, int]:
 
 def _contract_of(row: ContractRow) -> Contract:
     return Contract(row.symbol, row.baseAsset, row.quoteAsset, row.contractType, row.status, row.onboardDate)
+
+
+def _settlement_of(row: FundingRow) -> Settlement:
+    return Settlement(row.symbol, row.fundingTime, parse_plain(row.fundingRate), row.rateType == "Regular")
 
 
 def _amount(text: str | None) -> Decimal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,11 +19,13 @@ from common.clock import Clock
 from common.contracts import FootprintRow, GapStatus, MetricRow
 from common.listings import Listing
 from common.store import Store
+from common.venues.binance_futures import MAX_FUNDING, SettledPage, Settlement
 from metric_ingestor.dirty import Dirty
 from metric_ingestor.ingestor import SET_BACK_WINDOWS, MetricIngestor
 from metric_ingestor.recorder import Recorder
 from metric_ingestor.samples import Samples
 from metric_ingestor.settings import MetricSettings
+from metric_ingestor.settled import HISTORY_S, Settlements
 from metric_ingestor.venue_time import WITNESSES, VenueTime
 from tests.rows import T0, make_bar, make_cursor, make_gap, make_second
 from tests.servers import fresh_database, share_servers
@@ -77,7 +80,7 @@ class Desk:
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-WRITTEN = ("metric_15s", "footprint_1s", "raw_bars", "feed_gaps", "ingest_cursors", "bus_outbox")
+WRITTEN = ("metric_15s", "footprint_1s", "raw_bars", "feed_gaps", "ingest_cursors", "bus_outbox", "funding_settled")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -199,6 +202,33 @@ async def test_the_day_begins_after_midnight(desk: Desk) -> None:
     rows = await desk.con.fetch("SELECT cvd::float8, unknown FROM metric_cvd_day WHERE symbol = $1 ORDER BY time", SOL)
     assert [row["cvd"] for row in rows] == [1.0, 3.0, 0.1, 0.3, 0.3, 0.6]
     assert [row["unknown"] for row in rows[2:]] == [0, 0, 2, 2]
+
+
+async def test_settlements_of_a_symbol_that_comes_later(desk: Desk) -> None:
+    """It gets its past, though the others' is stored already; a long past comes page by page, and once."""
+    asked: list[int] = []
+    paid = [Settlement(perp, 1000 * (T0 - 900 * step), Decimal("0.0001"), regular=True)
+            for step in range(HISTORY_S // 900, 0, -1) for perp in ("OTHER", "A", "B", "ANOTHER")]  # fmt: skip
+
+    async def ask_settled(start_ms: int) -> SettledPage:
+        asked.append(start_ms // 1000)
+        page = [one for one in paid if one.time_ms >= start_ms][:MAX_FUNDING]
+        return SettledPage(page[1:], len(page), 1)
+
+    vendors: Any = SimpleNamespace(
+        ask_settled=ask_settled, now_ms=lambda: 1000 * T0,
+        perp_of=lambda pair: None if pair == "SPOT" else SimpleNamespace(symbol=pair),
+    )  # fmt: skip
+    settlements = Settlements(desk.store.database, vendors, 1.0)
+    settlements.followed = {"A": Listing(), "SPOT": Listing()}
+    assert await settlements.look()
+    settlements.followed = {"A": Listing(), "B": Listing(), "SPOT": Listing()}
+    assert await settlements.look()
+    count = await desk.con.fetch("SELECT symbol, count(*) FROM funding_settled GROUP BY 1 ORDER BY 1")
+    assert [tuple(row) for row in count] == [("A", 288), ("B", 288)]
+    asked.clear()
+    assert await settlements.look()
+    assert len(asked) == 1, "all is looked for: only what is new"
 
 
 def ingestor_of(desk: Desk, clock: Clock, time: VenueTime) -> MetricIngestor:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from common.shards import Shard
 from metric_ingestor.dirty import SPANS_MAX, Dirty
 from metric_ingestor.perps import Perp, find_perp, interval_hours
 from metric_ingestor.rotation import choose_asked, window_capacity
 from metric_ingestor.samples import Fate, Field, Sample, Samples
+from metric_ingestor.settings import MetricSettings
 from metric_ingestor.venue_time import VenueTime
 from metric_ingestor.windows import is_due, latest_ended, window_of, windows_touched
 
@@ -164,6 +170,17 @@ def test_whatever_comes_a_row_bears_a_time_in_bounds_and_the_newest(offers: list
             assert 1000 * window - 30_000 < told.time_ms <= 1000 * window
             assert any(s == step for _, s in offers)
             assert told.value == told.time_ms - 1000 * T
+
+
+# ---- settings
+
+
+def test_a_share_that_can_not_carry_the_rates_is_refused() -> None:
+    dsns: Any = {"ts_dsn": "postgresql://u:p@127.0.0.1:1/x", "rmq_url": "amqp://u:p@127.0.0.1:2/"}
+    assert MetricSettings(**dsns, shard=Shard(1, 20)).weight_share() == 0.025
+    for few in ({"shard": Shard(1, 21)}, {"futures_share": 0.02}):
+        with pytest.raises(ValidationError, match="FUTURES_SHARE"):
+            MetricSettings(**dsns, **few)
 
 
 # ---- perpetuals

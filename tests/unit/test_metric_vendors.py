@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from common.errors import BadInput, Refused, TryLater
 from common.venues.binance_futures import (
+    SettledPage,
+    Settlement,
     all_funding_rates_request,
     parse_premium_index,
+    parse_settled_page,
     parse_time,
     premium_index_request,
     time_request,
@@ -56,7 +59,7 @@ def test_premium_index() -> None:
     assert (index.listed, index.bad) == ({"BTCUSDT"}, 0)
 
 
-@pytest.mark.parametrize("value", [None, "", "NaN", "Infinity", "x", 5, "1" * 61])
+@pytest.mark.parametrize("value", [None, "", "NaN", "Infinity", "x", 5, "1" * 61, "1E400", "1E-999999"])
 def test_one_bad_rate_costs_one_row(value: object) -> None:
     index = parse_premium_index(premium({**ROW, "lastFundingRate": value}, {**ROW, "symbol": "ETHUSDT"}))
     assert list(index.rates) == ["ETHUSDT"]
@@ -66,6 +69,16 @@ def test_one_bad_rate_costs_one_row(value: object) -> None:
 def test_a_perpetual_whose_rate_is_not_told_is_one_all_the_same() -> None:
     index = parse_premium_index(premium({**ROW, "lastFundingRate": ""}, {**ROW, "symbol": "ETHUSDT"}))
     assert index.listed == {"BTCUSDT", "ETHUSDT"}
+
+
+def test_one_bad_settlement_costs_itself() -> None:
+    """Else one record would keep all later ones away for ever."""
+    paid = {"symbol": "BTCUSDT", "fundingTime": T_MS, "fundingRate": "0.0001"}
+    page = parse_settled_page(json.dumps([{**paid, "fundingRate": ""}, paid, {"symbol": 5}]).encode())
+    assert page == SettledPage([Settlement("BTCUSDT", T_MS, Decimal("0.0001"), regular=True)], 3, 2)
+    assert parse_settled_page(b"[]") == SettledPage([], 0, 0)
+    with pytest.raises(BadInput):
+        parse_settled_page(b"[{}]")
 
 
 def test_a_contract_without_funding_is_not_bad() -> None:
