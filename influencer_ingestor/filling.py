@@ -178,7 +178,7 @@ class Filler:
     async def _fill_since(self, job: Job) -> None:
         watched = self._watched.get(job.user)
         breaks = watched.breaks if watched else 0
-        await self.fetch_since(job.user, int(self._settings.overlap_s * 1000))
+        await self.fetch_since(job.user, self._settings.start_overlap_ms())
         if watched is None or (now := self._watched.get(job.user)) is None:
             return
         if now is not watched:

@@ -232,6 +232,8 @@ def parse_state(body: bytes, user: str, dex: str = "") -> PositionSnapshot:
             )
             for each in told.assetPositions
         )
+        if not all(each.coin.isprintable() for each in held):
+            raise BadInput("a coin with control characters fits into no row")
     except _UNREADABLE as error:
         raise BadInput(f"not a clearinghouse state: {error}") from error
     return PositionSnapshot(user.lower(), dex, told.time, held, body)

@@ -38,13 +38,14 @@ class Ingestor:
         self.watched, self._dedup, self.fan_in = watched, dedup, fan_in
         self.listeners, self.filler, self.baselines, self.poller = listeners, filler, baselines, poller
         self._accounts: list[Account] = []
+        self._begun = False
 
     async def follow(self, accounts: list[Account]) -> None:
         """Watch exactly these; raises TryLater, ConfigError when the very first plan would break a limit."""
-        first = not self._accounts and not self.watched
-        plan = self.listeners.choose(accounts) if first else self.listeners.check(accounts)
+        plan = self.listeners.check(accounts) if self._begun else self.listeners.choose(accounts)
         if plan is None:
             return
+        self._begun = True
         wanted = {account.address: account for account in accounts}
         for user, watched in list(self.watched.items()):
             account = wanted.get(user)

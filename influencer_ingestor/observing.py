@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.ground import Ground
+from common.ground import Ground, watch_outbox
 from common.health import Check, check_age
 from common.metrics import make_histogram, watch_counter, watch_gauge
 from common.service import Service
@@ -213,24 +213,7 @@ def _watch_events(
         registry, "trading_bus_influencer_gaps", "Gaps that are being filled.",
         lambda: float(sum(len(c.gaps) for w in ingestor.watched.values() for c in w.chains.values())),
     )  # fmt: skip
-    watch_gauge(
-        registry, "trading_bus_outbox_messages", "Messages committed and not confirmed.", lambda: outbox.depth()
-    )
-    watch_gauge(
-        registry, "trading_bus_outbox_age_seconds", "Age of the oldest message not confirmed.", outbox.oldest_age_s
-    )
-    watch_counter(
-        registry, "trading_bus_messages_confirmed_total", "Messages that the broker confirmed.",
-        lambda: float(outbox.confirmed_total),
-    )  # fmt: skip
-    watch_counter(
-        registry, "trading_bus_dead_letters_total", "Events that could not be read, kept as dead letters.",
-        lambda: float(ground.publisher.dead_total),
-    )  # fmt: skip
-    watch_counter(
-        registry, "trading_bus_messages_refused_total", "Messages that the broker would never take.",
-        lambda: float(outbox.refused_total),
-    )  # fmt: skip
+    watch_outbox(registry, outbox, ground.publisher)
 
 
 def _watch_info(service: Service[InfluencerSettings], ground: Ground, ingestor: Ingestor, info: Info) -> None:

@@ -93,6 +93,10 @@ class InfluencerSettings(ServiceSettings):
             poll_every_max_s=self.poll_every_max_s,
         )
 
+    def start_overlap_ms(self) -> int:
+        """How far before the cursor a start fetches: what the last life had not audited yet is in it."""
+        return int((self.overlap_s + self.audit_every_s) * 1000) + self.audit_lag_ms
+
     def feeds(self) -> tuple[str, ...]:
         """What both listeners subscribe for every account; each names its account."""
         return ("userFills", "clearinghouseState") if self.watch_positions else ("userFills",)

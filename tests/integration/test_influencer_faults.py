@@ -190,3 +190,39 @@ async def test_a_full_queue_sends_the_least_important_to_polling(stage: Influenc
         "SELECT DISTINCT metadata->>'source' AS source FROM influencer_signals WHERE influencer_id = 'ann'"
     )
     assert [r["source"] for r in sources] == ["live"]
+
+
+async def test_an_account_taken_anew_while_its_first_fetch_runs(stage: InfluencerStage) -> None:
+    """Its fetch is wanted while the one of its life before is under way: both are made."""
+    await stage.open_venue()
+    await stage.watch(BEN)
+    await stage.start()
+    await stage.live(1)
+    await stage.fault("rest_slow", by_s=1.0, type="userFillsByTime", user=ANN, next=1)
+    await stage.watch(ANN)
+
+    async def heard() -> bool:
+        return await stage.metric("trading_bus_influencer_listener_connected", influencer="ann") == 2
+
+    await stage.stage.until(heard, 5, "ann is heard", 0.02)
+    assert await stage.metric("trading_bus_influencer_uncovered") == 1
+    for enabled in (False, True):
+        await stage.con.execute("UPDATE influencers SET enabled = $1 WHERE address = $2", enabled, ANN)
+    await stage.live(2, within_s=5)
+    # A table too long for the limits ends no process that runs, even if it began with none.
+    await stage.con.execute("DELETE FROM influencers")
+    await stage.stage.until(lambda: _watches(stage, 0), 5, "nobody is watched", 0.05)
+    await stage.con.execute(
+        "INSERT INTO influencers (address, influencer_id)"
+        " SELECT '0x' || lpad(n::text, 40, '0'), 'many-' || n FROM generate_series(1, 100) n"
+    )
+
+    async def refused() -> bool:
+        return "beyond the 10 users" in (await stage.check("configuration"))["detail"].get("refused", "")
+
+    await stage.stage.until(refused, 5, "the table is refused", 0.05)
+    assert stage.stage.ingestors[-1].alive()
+
+
+async def _watches(stage: InfluencerStage, accounts: int) -> bool:
+    return (await stage.check("accounts")).get("detail", {}).get("watched") == accounts

@@ -121,6 +121,8 @@ def test_a_state_is_read_with_signs() -> None:
     assert isinstance(told, PositionSnapshot) and told.dex == "xyz" and told.raw == body
     with pytest.raises(BadInput):
         venue.parse_state(b'{"assetPositions":[{"position":{"coin":"ETH","szi":"ten"}}]}', USER)
+    with pytest.raises(BadInput, match="control characters"):
+        venue.parse_state(b'{"assetPositions":[{"position":{"coin":"A\\u0000B","szi":"1"}}]}', USER)
 
 
 def test_the_recorded_session_is_digested_without_loss(shared_data: Path) -> None:

@@ -87,6 +87,10 @@ def test_an_account_that_is_no_longer_watched_leaves() -> None:
     assert len(fan_in) == 0
     fan_in.rank({USER: 0})
     assert fan_in.offer(arrive(fills(1)[0]))[0] is Offer.NEW, "watched again, it begins anew"
+    fan_in.take(1)
+    fan_in.rank({OTHER: 0})
+    fan_in.rank({USER: 0})
+    assert fan_in.offer(arrive(fills(1)[0]))[0] is Offer.NEW, "nothing is remembered of who left, waiting or not"
 
 
 def test_the_filter_forgets_the_oldest_and_loads_the_stored() -> None:

@@ -2,16 +2,21 @@
 
 import re
 from collections import Counter
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.clock import Clock
 from common.errors import ConfigError
 from common.weights import WeightBudget
 from influencer_ingestor.events import Account
+from influencer_ingestor.intake import Intake
+from influencer_ingestor.listener import Listeners
 from influencer_ingestor.plan import Asking, Limits, check_polling, learn_users_max, make_plan
 from influencer_ingestor.rotation import PollRotation
+from influencer_ingestor.settings import InfluencerSettings
 
 
 def accounts(count: int) -> list[Account]:
@@ -90,6 +95,20 @@ def test_the_venues_own_error_teaches_the_limit() -> None:
     for _ in range(40):
         asked = min(asked, learn_users_max(limits, told=10, asked=asked).users_max)
     assert asked == 0, "it comes to an end"
+
+
+def test_a_plan_made_before_the_limit_was_told_is_made_again() -> None:
+    """Of two accounts added in a row the first one's refusal may come while the second one's plan is made."""
+    settings = InfluencerSettings.model_validate({"ts_dsn": "postgresql://h/d", "rmq_url": "amqp://h/"})
+    wanted: list[int] = []
+    listeners = Listeners(settings, Clock(), {}, cast(Intake, None), lambda user: None, lambda: wanted.append(1))
+    listeners.limits = learn_users_max(listeners.limits, 4, 5)
+    listeners.plan = make_plan(accounts(6), Limits())
+    listeners._planned.append((Clock().monotonic_s(), 6))
+    listeners._refused(4)
+    assert wanted and listeners.limits.users_max == 4
+    listeners.plan = listeners.choose(accounts(6))
+    assert len(listeners.plan.sockets) == 4 and len(listeners.plan.polled) == 2
 
 
 def test_errors_that_name_nobody_are_counted_out() -> None:
