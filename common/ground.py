@@ -7,11 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
+
 from common.bus import Bus
 from common.clock import Clock
 from common.consuming import BusLimits
 from common.database import StoreLimits
 from common.errors import TryLater
+from common.metrics import watch_counter, watch_gauge
 from common.outbox import Outbox, OutboxLimits
 from common.publisher import AmqpPublisher
 from common.service import Service, SettingsT
@@ -92,3 +95,21 @@ async def empty_outbox(outbox: Outbox) -> None:
             await outbox.drained()
     except TimeoutError:
         log.warning("messages left in the outbox", extra={"depth": outbox.depth()})
+
+
+def watch_outbox(registry: CollectorRegistry, outbox: Outbox, publisher: AmqpPublisher) -> None:
+    """Show what waits for the broker, what it took, and what went to the dead letters."""
+    watch_gauge(
+        registry, "trading_bus_outbox_messages", "Messages committed and not confirmed.", lambda: outbox.depth()
+    )
+    watch_gauge(
+        registry, "trading_bus_outbox_age_seconds", "Age of the oldest message not confirmed.", outbox.oldest_age_s
+    )
+    for name, text, read in (
+        ("trading_bus_messages_confirmed_total", "Messages that the broker confirmed.", lambda: outbox.confirmed_total),
+        ("trading_bus_messages_refused_total", "Messages that the broker would never take.",
+         lambda: outbox.refused_total),
+        ("trading_bus_dead_letters_total", "What could not be read, kept as dead letters.",
+         lambda: publisher.dead_total),
+    ):  # fmt: skip
+        watch_counter(registry, name, text, read)

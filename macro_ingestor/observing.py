@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from common.ground import Ground
+from common.ground import Ground, watch_outbox
 from common.health import Check, check_age
 from common.metrics import watch_counter, watch_gauge
 from common.service import Service
@@ -139,21 +139,4 @@ def _watch_path(service: Service[MacroSettings], ground: Ground, passes: Passes)
         registry, "trading_bus_macro_rows_total", "Rows written or revised.",
         lambda: {"15m": float(passes.slots_total), "1d": float(passes.days_total)}, ("table",),
     )  # fmt: skip
-    watch_gauge(
-        registry, "trading_bus_outbox_messages", "Messages committed and not confirmed.", lambda: outbox.depth()
-    )
-    watch_gauge(
-        registry, "trading_bus_outbox_age_seconds", "Age of the oldest message not confirmed.", outbox.oldest_age_s
-    )
-    watch_counter(
-        registry, "trading_bus_messages_confirmed_total", "Messages that the broker confirmed.",
-        lambda: float(outbox.confirmed_total),
-    )  # fmt: skip
-    watch_counter(
-        registry, "trading_bus_dead_letters_total", "Answers that could not be read, kept as dead letters.",
-        lambda: float(publisher.dead_total),
-    )  # fmt: skip
-    watch_counter(
-        registry, "trading_bus_messages_refused_total", "Messages that the broker would never take.",
-        lambda: float(outbox.refused_total),
-    )  # fmt: skip
+    watch_outbox(registry, outbox, publisher)

@@ -29,7 +29,7 @@ def watch_metrics(
     """Register probes and metrics."""
     _watch_health(service, clock, ingestor, sampler, vendors, outbox)
     _watch_vendors(service, clock, sampler, vendors, budget)
-    _watch_rows(service, ingestor, outbox)
+    _watch_rows(service, ingestor)
 
 
 def _watch_health(
@@ -121,7 +121,7 @@ def _watch_vendors(
     )  # fmt: skip
 
 
-def _watch_rows(service: Service[MetricSettings], ingestor: MetricIngestor, outbox: Outbox) -> None:
+def _watch_rows(service: Service[MetricSettings], ingestor: MetricIngestor) -> None:
     registry, recorder = service.registry, ingestor.recorder
     watch_gauge(registry, "trading_bus_symbols", "Symbols followed.", lambda: float(len(ingestor.followed)))
     watch_gauge(registry, "trading_bus_rows_waiting", "Rows not committed yet.", lambda: float(recorder.waiting()))
@@ -142,18 +142,4 @@ def _watch_rows(service: Service[MetricSettings], ingestor: MetricIngestor, outb
     watch_gauge(
         registry, "trading_bus_metric_dirty_windows", "Windows to be computed again.",
         lambda: float(ingestor.dirty_windows()),
-    )  # fmt: skip
-    watch_gauge(
-        registry, "trading_bus_outbox_messages", "Messages committed and not confirmed.", lambda: outbox.depth()
-    )
-    watch_gauge(
-        registry, "trading_bus_outbox_age_seconds", "Age of the oldest message not confirmed.", outbox.oldest_age_s
-    )
-    watch_counter(
-        registry, "trading_bus_messages_confirmed_total", "Messages that the broker confirmed.",
-        lambda: float(outbox.confirmed_total),
-    )  # fmt: skip
-    watch_counter(
-        registry, "trading_bus_messages_refused_total", "Messages that the broker would never take.",
-        lambda: float(outbox.refused_total),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from common.clock import Clock
 from common.errors import TryLater
-from common.ground import lay_ground
+from common.ground import lay_ground, watch_outbox
 from common.lean_http import LeanHttp
 from common.listings import Listing, choose_symbols, status_header
 from common.registry_follower import RegistryFollower
@@ -67,6 +67,7 @@ async def main(service: Service[MetricSettings]) -> None:
         settlements.followed = ingestor.followed
 
     watch_metrics(service, clock, ingestor, sampler, vendors, budget, outbox)
+    watch_outbox(service.registry, outbox, ground.publisher)
     service.spawn("intervals", sampler.keep_intervals())
     if settings.symbols:
         await follow_pinned(follow, settings)

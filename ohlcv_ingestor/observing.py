@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common.clock import Clock
+from common.ground import watch_outbox
 from common.health import Check, check_age
 from common.metrics import watch_counter, watch_gauge
 from common.outbox import Outbox
@@ -224,27 +225,10 @@ def _watch_path(
         registry, "trading_bus_rows_thrown_away_total", "Rows thrown away because the buffer was full.",
         lambda: float(writer.thrown_away_total),
     )  # fmt: skip
-    watch_gauge(
-        registry, "trading_bus_outbox_messages", "Messages committed and not confirmed.", lambda: outbox.depth()
-    )
-    watch_gauge(
-        registry, "trading_bus_outbox_age_seconds", "Age of the oldest message not confirmed.", outbox.oldest_age_s
-    )
-    watch_counter(
-        registry, "trading_bus_messages_confirmed_total", "Messages that the broker confirmed.",
-        lambda: float(outbox.confirmed_total),
-    )  # fmt: skip
+    watch_outbox(registry, outbox, publisher)
     watch_counter(
         registry, "trading_bus_beats_dropped_total", "Beats dropped because the broker was away.",
         lambda: float(publisher.transient_dropped_total),
-    )  # fmt: skip
-    watch_counter(
-        registry, "trading_bus_dead_letters_total", "Frames that could not be read, kept as dead letters.",
-        lambda: float(publisher.dead_total),
-    )  # fmt: skip
-    watch_counter(
-        registry, "trading_bus_messages_refused_total", "Messages that the broker would never take.",
-        lambda: float(outbox.refused_total),
     )  # fmt: skip
     watch_counter(registry, "trading_bus_repairs_total", "Gaps settled.", lambda: float(repairer.repaired_total))
     watch_counter(
