@@ -53,20 +53,15 @@ class Dirty:
                 self.late_from[symbol] = passed + WINDOW_S
 
     def take(self, most: int) -> list[Window]:
-        """Take out up to `most` windows, of each symbol the newest first."""
+        """Take out up to `most` windows, of each symbol the newest first; a long past of one keeps no other waiting."""
         taken: list[Window] = []
-        for symbol in list(self._spans):
-            spans = self._spans[symbol]
-            while spans and len(taken) < most:
-                first, last = spans[-1]
-                count = min((last - first) // WINDOW_S + 1, most - len(taken))
-                taken += [(symbol, last - step * WINDOW_S) for step in range(count)]
-                if last - count * WINDOW_S < first:
-                    spans.pop()
-                else:
-                    spans[-1][1] = last - count * WINDOW_S
-            if not spans:
-                del self._spans[symbol]
+        while self._spans and len(taken) < most:
+            share = max(1, (most - len(taken)) // len(self._spans))
+            for symbol in list(self._spans)[: most - len(taken)]:
+                spans = self._spans.pop(symbol)
+                taken += [(symbol, end) for end in _take_newest(spans, share)]
+                if spans:
+                    self._spans[symbol] = spans  # behind the others
         return taken
 
     def forget(self, symbols: set[str]) -> None:
@@ -78,6 +73,19 @@ class Dirty:
     def __len__(self) -> int:
         """Windows that wait."""
         return sum((last - first) // WINDOW_S + 1 for spans in self._spans.values() for first, last in spans)
+
+
+def _take_newest(spans: list[list[int]], most: int) -> list[int]:
+    taken: list[int] = []
+    while spans and len(taken) < most:
+        first, last = spans[-1]
+        count = min((last - first) // WINDOW_S + 1, most - len(taken))
+        taken += [last - step * WINDOW_S for step in range(count)]
+        if last - count * WINDOW_S < first:
+            spans.pop()
+        else:
+            spans[-1][1] = last - count * WINDOW_S
+    return taken
 
 
 def _join_nearest(spans: list[list[int]]) -> None:

@@ -254,6 +254,15 @@ def test_hours_of_marks_cost_nothing() -> None:
     assert dirty.take(3) == [("A", T + 30 * 9_999), ("A", T + 30 * 9_998), ("A", T + 30 * 9_997)]
 
 
+def test_a_long_past_of_one_keeps_no_other_waiting() -> None:
+    dirty = Dirty()
+    dirty.mark("A", T, T + 15_000)
+    dirty.mark("B", T, T + 15)
+    assert dirty.take(1) == [("A", T + 15_000)]
+    assert dirty.take(1) == [("B", T + 15)]
+    assert dirty.take(4) == [("A", T + 14_985), ("A", T + 14_970), ("B", T), ("A", T + 14_955)]
+
+
 def test_late_windows_are_marked_when_their_watermark_passes() -> None:
     dirty = Dirty()
     dirty.wait("A", T)
