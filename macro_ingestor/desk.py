@@ -28,7 +28,7 @@ class Known(msgspec.Struct):
 
 
 class Changes(msgspec.Struct):
-    """What has changed since it was last stored; repeated until it is."""
+    """What has changed since it was last handed out to be stored."""
 
     readings: dict[tuple[str, str, int], Reading] = msgspec.field(
         default_factory=lambda: dict[tuple[str, str, int], Reading]()
@@ -127,10 +127,10 @@ class Desk:
         self.changes.circuits.add(provider)
         return True
 
-    def stored(self, changes: Changes) -> None:
-        """`changes` are in the database."""
-        if changes is self.changes:
-            self.changes = Changes()
+    def hand_out(self) -> Changes:
+        """What has changed: whoever takes it stores it, or the process ends."""
+        changes, self.changes = self.changes, Changes()
+        return changes
 
     def days_from(self, now_s: int, columns: Sequence[str]) -> int:
         """The first day of the trailing span that vendors are asked for."""

@@ -27,7 +27,7 @@ from common.postgres import Connection
 from macro_ingestor import statements as sql
 from macro_ingestor.circuit import Circuit
 from macro_ingestor.configured import Configured
-from macro_ingestor.desk import KEPT_MAX, Changes, Known
+from macro_ingestor.desk import KEPT_MAX, Changes, Desk, Known
 from macro_ingestor.quota import calls_left, hour_of, longest_window_s
 from macro_ingestor.readings import SLOT_COLUMNS, Reading
 from macro_ingestor.standing import Ask, Outcome
@@ -124,6 +124,13 @@ async def commit(
         return Written(slots, len(messages) - slots), messages
 
     return await database.transact(write)
+
+
+async def keep_changes(database: Database, desk: Desk) -> None:
+    """Store what is new on the desk, without rows."""
+    changes = desk.hand_out()
+    if changes:
+        await persevere(lambda: commit(database, changes, desk.known, None, ()))
 
 
 async def _write_changes(con: Connection, changes: Changes, known: Known) -> None:

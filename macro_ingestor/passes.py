@@ -75,11 +75,10 @@ class Passes:
         return await self._commit(slot, ())
 
     async def _commit(self, slot: MacroSlotRow | None, days: Sequence[MacroDayRow]) -> Written:
-        changes, known = self._desk.changes, self._desk.known
+        changes, known = self._desk.hand_out(), self._desk.known
         self.waiting_s = self._clock.monotonic_s()
         written = await persevere(lambda: commit(self._database, changes, known, slot, days))
         self.waiting_s = None
-        self._desk.stored(changes)
         self.slots_total += written.slots
         self.days_total += written.days
         self.ended_s = self._clock.monotonic_s()

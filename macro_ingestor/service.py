@@ -14,7 +14,7 @@ from common.settings import secret_values
 from macro_ingestor.configured import Cast, Configured, configure
 from macro_ingestor.desk import Desk, Known
 from macro_ingestor.door import Door, DoorLimits
-from macro_ingestor.ledger import Written, load, persevere, read_left, take_call
+from macro_ingestor.ledger import Written, keep_changes, load, persevere, read_left, take_call
 from macro_ingestor.observing import watch_macro
 from macro_ingestor.passes import Passes
 from macro_ingestor.pulling import Puller
@@ -107,4 +107,4 @@ def make_puller(cast: Cast, desk: Desk, doors: dict[str, Door], ground: Ground, 
     def bury(raw: bytes, reason: str, source: str) -> None:
         publish_dead(ground.publisher, raw, reason, source)
 
-    return Puller(desk, doors, now_s, read_spent, bury, mask.hide)
+    return Puller(desk, doors, now_s, read_spent, bury, lambda: keep_changes(database, desk), mask.hide)

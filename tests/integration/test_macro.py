@@ -76,6 +76,7 @@ async def test_a_missing_primary_a_restart_and_a_stand_by(stage: Stage) -> None:
         env = environment(stage, venue.port)
         first = await start(stage, "first", env)
         await stage.until(lambda: stage.count("macro_onchain_15m"), 15, "a row")
+        await stage.until(lambda: stage.count("macro_btc_daily"), 15, "days")
         row = await stage.con.fetchrow("SELECT * FROM macro_onchain_15m")
         source, as_of = json.loads(row["source"]), json.loads(row["as_of"])
         assert source == {
@@ -215,6 +216,40 @@ async def test_a_429_opens_the_circuit_and_one_try_closes_it(ts_dsn: str, tmp_pa
             await life.passes.play(True, False)
             found.append((await con.fetchval(gas), world.calls["etherscan"]))
         assert found == [("jsonrpc", 1), ("jsonrpc", 1), ("jsonrpc", 1), ("etherscan", 2), ("etherscan", 3)]
+    finally:
+        await life.end()
+        await con.close()
+
+
+async def test_a_crash_amid_a_pull_costs_one_call(ts_dsn: str, tmp_path: Path) -> None:
+    """What vendors had told before it is stored, and they are not asked for it again."""
+    clock = WorldClock()
+    clock.at_s = START + 12 * 3600
+    world = MacroWorld(9, lambda: clock.at_s)
+    life = Life(make_settings(ts_dsn, tmp_path, glassnode=True), world, clock)
+    count = world.count
+
+    def crash(vendor: str) -> float | None:
+        if world.calls["glassnode"] == 3 and vendor == "glassnode":
+            world.calls[vendor] += 1
+            raise ZeroDivisionError
+        return count(vendor)
+
+    con = await asyncpg.connect(ts_dsn)
+    try:
+        await life.start()
+        world.count = crash
+        with pytest.raises(ZeroDivisionError):
+            await life.passes.play(True, True)
+        assert await con.fetchval("SELECT sum(calls) FROM macro_quota WHERE provider = 'glassnode'") == 4
+        assert await con.fetchval("SELECT count(*) FROM macro_onchain_15m") == 0
+        await life.end()
+        await life.start()
+        await life.passes.play(True, True)
+        assert world.calls["glassnode"] == 9 + 1  # nine a day, and the one that was lost
+        assert await con.fetchval("SELECT sum(calls) FROM macro_quota WHERE provider = 'glassnode'") == 10
+        row = await con.fetchrow("SELECT * FROM macro_onchain_15m")
+        assert None not in row.values()
     finally:
         await life.end()
         await con.close()

@@ -21,7 +21,7 @@ from common.publisher import message_type
 from macro_ingestor.configured import Configured, configure
 from macro_ingestor.desk import Desk
 from macro_ingestor.door import Door, DoorLimits
-from macro_ingestor.ledger import load, read_left, take_call
+from macro_ingestor.ledger import keep_changes, load, read_left, take_call
 from macro_ingestor.passes import Passes
 from macro_ingestor.pulling import Puller
 from macro_ingestor.settings import MacroSettings
@@ -109,7 +109,7 @@ class Life:
             for name, one in cast.on.items()
         }
         desk = Desk(cast.chains, cast.offers(), await load(database))
-        puller = Puller(desk, self._doors, lambda: self._clock.at_s, spent, bury)
+        puller = Puller(desk, self._doors, lambda: self._clock.at_s, spent, bury, lambda: keep_changes(database, desk))
         self.passes = Passes(desk, puller, database, self._clock, lambda written: None)
 
     async def end(self) -> None:

@@ -47,6 +47,10 @@ async def nobody_spent() -> frozenset[str]:
     return frozenset()
 
 
+async def keep_nothing() -> None:
+    return None
+
+
 def open_door(one: Configured, clock: Clock, answer: Answering) -> Door:
     limits = DoorLimits(attempts_max=2, retry_first_s=0.0001, retry_max_s=0.0002)
     return Door(one, book, clock, limits, httpx.MockTransport(answer))
@@ -60,7 +64,7 @@ def set_up(given: MacroSettings, clock: TestClock, answer: Answering, graves: li
     def bury(raw: bytes, reason: str, source: str) -> None:
         graves.append(reason)
 
-    return desk, Puller(desk, doors, lambda: clock.at_s, nobody_spent, bury)
+    return desk, Puller(desk, doors, lambda: clock.at_s, nobody_spent, bury, keep_nothing)
 
 
 @pytest.mark.parametrize(
