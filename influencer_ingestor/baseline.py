@@ -66,7 +66,9 @@ class Baselines:
             state = await self._ask(watched, dex)
             if state is None or state.time_ms is None:
                 continue
-            before = self._differing(watched, state)
+            # A polled account is always some polls behind: with a baseline, its next fill tells what it missed.
+            behind = watched.polled and dex in watched.baselines
+            before = {} if behind else self._differing(watched, state)
             if before:
                 # Its last fills may be on their way: only what still differs after they came, without another fill in
                 # between, is a difference.

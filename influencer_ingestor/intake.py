@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from hashlib import blake2b
 
 from common.clock import Clock
 from influencer_ingestor.events import (
@@ -31,6 +32,8 @@ Bury = Callable[[bytes, str, str], None]
 """Keep what can not be read as a dead letter: bytes, reason, source."""
 
 ROOM_POLL_S = 0.02
+BURIED_MAX = 1_000
+"""Unreadable fills that are remembered: both listeners, snapshots and every poll bring the same one."""
 
 
 class Intake:
@@ -46,6 +49,7 @@ class Intake:
         """By account and market."""
         self.channels: Counter[tuple[str, str]] = Counter()
         """By listener and channel."""
+        self._buried: dict[tuple[str, bytes], None] = {}
         self.poison_total = 0
         self.strangers_total = 0
         """Fills of accounts that nobody watches (any more)."""
@@ -131,10 +135,22 @@ class Intake:
 
     def _bury_all(self, failures: tuple[ParseFailure, ...], source: str) -> None:
         for failure in failures:
+            if failure.user is not None and self._is_buried(failure.user, failure.raw):
+                continue
             self.poison_total += 1
             who = f" ({failure.user})" if failure.user else ""
             self._bury(failure.raw, f"{failure.reason}{who}", source)
             log.warning("poison event", extra={"reason": failure.reason, "account": failure.user, "source": source})
+
+    def _is_buried(self, user: str, raw: bytes) -> bool:
+        """Say whether this very fill has its dead letter already; from now on it has."""
+        key = user, blake2b(raw, digest_size=16).digest()
+        if key in self._buried:
+            return True
+        self._buried[key] = None
+        if len(self._buried) > BURIED_MAX:
+            del self._buried[next(iter(self._buried))]
+        return False
 
     def _note_shed(self, users: set[str]) -> None:
         """Accounts left the queue, with all that waited of them: also what a fetch that is under way had brought."""

@@ -88,7 +88,11 @@ class Poller:
                 await self._rest(self._rotation.wait_ms(now_ms))
                 continue
             self.polls_total += 1
-            items = await self._ask(turn.user, POLL_OVERLAP_MS, None) or 0
+            found = await self._ask(turn.user, POLL_OVERLAP_MS, None)
+            items = found or 0
+            if found is not None and (watched := self._watched.get(turn.user)) is not None and not watched.baselines:
+                # Nobody subscribes for it, so nothing else begins it.
+                self._filler.after_start(turn.user)
             self._rotation.asked(turn.user, int(self._clock.monotonic_s() * 1000), items)
             # Evenly: a budget that is spent at once leaves everybody waiting for the rest of the minute.
             per_s = self._settings.weight_per_min * self._settings.poll_share / 60

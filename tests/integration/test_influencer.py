@@ -115,6 +115,12 @@ async def test_more_accounts_than_the_venue_tracks(stage: InfluencerStage) -> No
     assert {r["influencer_id"]: r["source"] for r in rows} == {
         f"w{n}": "live" if n <= 4 else "repair" for n in range(1, 7)
     }
+    # Those that are polled have their baseline, too.
+    rows = await stage.con.fetch(
+        "SELECT DISTINCT influencer_id FROM influencers JOIN influencer_raw_events ON influencer_address = address"
+        " WHERE event_type = 'POSITION_SNAPSHOT'"
+    )
+    assert {r["influencer_id"] for r in rows} == {f"w{n}" for n in range(1, 7)}
     # A place becomes free: the next one is heard, within the venue's limit.
     assert (await call(stage, "remove", "w1"))[0] == 0
     del stage.names[users[0]]

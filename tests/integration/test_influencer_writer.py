@@ -15,8 +15,10 @@ from common.database import Database
 from common.errors import ConfigError
 from common.numbers import format_scaled
 from influencer_ingestor.dedup import Dedup
-from influencer_ingestor.events import SCALE, EventType, RawEvent, Source
+from influencer_ingestor.events import SCALE, EventType, ParseFailure, RawEvent, Source
 from influencer_ingestor.fan_in import FanIn, Pair
+from influencer_ingestor.hyperliquid import Fills
+from influencer_ingestor.intake import Intake
 from influencer_ingestor.statements import RawRow
 from influencer_ingestor.tracing import Tracer
 from influencer_ingestor.watched import LONG_KNOWN_DAYS, Watched
@@ -91,6 +93,24 @@ async def test_the_cursor_moves_only_while_covered(desk: Desk) -> None:
     assert await desk.con.fetchval("SELECT last_id FROM ingest_cursors") == T0 + 5 == desk.watched.cursor_ms
     desk.writer.move_cursor(USER, T0 + 1)
     assert not desk.writer._prepare(), "it never goes back"
+
+
+async def test_an_unreadable_fill_is_one_dead_letter_whoever_brings_it(desk: Desk) -> None:
+    intake = Intake(
+        {USER: desk.watched}, desk.fan_in, desk.writer, lambda raw, reason, source: desk.dead.append((raw, reason)),
+        Clock(), 60_000, lambda: None,
+    )  # fmt: skip
+    bad = Fills(USER, False, (), (ParseFailure("not a fill", b'{"px":"NaN"}', USER),))
+    ahead = Fills(USER, False, (make_fill("0", "1", 4_000_000_000_000),))
+    for told in (bad, ahead):
+        intake.hear(0, told)
+        intake.hear(1, told)
+        for _ in range(3):
+            assert await intake.fetched(told) == 0
+    assert len(desk.dead) == 2 == intake.poison_total
+    intake.bury_frame(b"not JSON", "not a frame", 0)
+    intake.bury_frame(b"not JSON", "not a frame", 0)
+    assert len(desk.dead) == 4, "frames are counted each"
 
 
 async def test_nothing_waits_in_an_empty_work(desk: Desk) -> None:
