@@ -83,6 +83,9 @@ class MetricIngestor:
         self._new |= {symbol: last.get(symbol) for symbol in new}
         for symbol in gone:
             self._new.pop(symbol, None)
+        for row in rows:
+            for told in Field:
+                self._vendors.samples.remember(row["symbol"], told, row[told.value])
         self._dirty.forget(gone)
         self._vendors.samples.forget(gone)
         for symbol in gone:

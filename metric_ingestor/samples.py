@@ -90,6 +90,11 @@ class Samples:
             return Fate.KEPT
         return Fate.REPEATED if sample.time_ms == newest.time_ms else Fate.OLDER
 
+    def remember(self, symbol: str, field: Field, time_ms: int | None) -> None:
+        """Take nothing older than this: a row that is stored shows it."""
+        if time_ms is not None:
+            self._newest_ms[symbol, field] = max(time_ms, self._newest_ms.get((symbol, field), time_ms))
+
     def read(self, symbol: str, field: Field, window: int, sources: Sequence[str]) -> Sample | None:
         """What the window may show: of the first source that answered for it, the newest value by the window's end."""
         for source in sources:

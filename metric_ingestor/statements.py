@@ -116,8 +116,11 @@ SELECT symbol, extract(epoch FROM event_time)::bigint AS cursor_s FROM ingest_cu
 """How far the trades of these symbols are stored: the watermark that rows wait for."""
 
 LAST_ROWS = """
-SELECT w.symbol, extract(epoch FROM m.time)::bigint AS time, m.updated_at FROM unnest($1::text[]) AS w(symbol)
- CROSS JOIN LATERAL (SELECT time, updated_at FROM metric_15s
+SELECT w.symbol, extract(epoch FROM m.time)::bigint AS time, m.updated_at,
+       (extract(epoch FROM m.funding_time) * 1000)::bigint AS funding, (extract(epoch FROM m.oi_time) * 1000)::bigint
+       AS open_interest
+  FROM unnest($1::text[]) AS w(symbol)
+ CROSS JOIN LATERAL (SELECT time, updated_at, funding_time, oi_time FROM metric_15s
                       WHERE symbol = w.symbol ORDER BY time DESC LIMIT 1) m
 """
 """The newest row of each symbol: where the last life of this service ended, if this one has not written yet."""

@@ -23,7 +23,7 @@ from common.venues.binance_futures import MAX_FUNDING, SettledPage, Settlement
 from metric_ingestor.dirty import Dirty
 from metric_ingestor.ingestor import SET_BACK_WINDOWS, MetricIngestor
 from metric_ingestor.recorder import Recorder
-from metric_ingestor.samples import Samples
+from metric_ingestor.samples import Fate, Field, Sample, Samples
 from metric_ingestor.settings import MetricSettings
 from metric_ingestor.settled import HISTORY_S, Settlements
 from metric_ingestor.venue_time import WITNESSES, VenueTime
@@ -252,6 +252,10 @@ async def test_what_this_life_writes_first_does_not_hide_where_the_last_one_ende
     await ingestor.load()
     assert len(desk.dirty) == 0, "nothing is to be looked at before it is known which window it is"
     await ingestor.follow({SOL: Listing()})
+    older = Sample(1.0, 1000 * T0 + 8999, "binance")
+    samples = ingestor._vendors.samples
+    assert samples.offer(SOL, Field.FUNDING, older, END + 15, 1000.0 * END) is Fate.OLDER
+    assert samples.read(SOL, Field.FUNDING, END + 15, ("binance",)) is None, "the last life had a newer one"
     await desk.write(replace(FULL, time=begin))
     await ingestor.follow({SOL: Listing()})
     await ingestor.mark_unheard()
