@@ -9,7 +9,7 @@ import msgspec
 from macro_ingestor.chains import Chains, Offer
 from macro_ingestor.circuit import Circuit
 from macro_ingestor.readings import Reading, provider_of
-from macro_ingestor.standing import Ask, Standing, is_settled, next_to_ask, overdue_s, pick_reading
+from macro_ingestor.standing import AHEAD_MAX_S, Ask, Standing, is_settled, next_to_ask, overdue_s, pick_reading
 
 KEPT_MAX = 40
 """Readings kept of a column and provider, the newest; a mean over a trailing week needs half of it."""
@@ -52,16 +52,17 @@ class Desk:
         """How the providers of a column stand; `spent`: those without a call left."""
         return [
             Standing(
-                name, self.offers[column, name], self.newest(column, name), self.known.asks.get((name, column)),
+                name, self.offers[column, name], self.newest(column, name, now_s), self.known.asks.get((name, column)),
                 name in spent or self.circuit(name).is_open(now_s),
             )
             for name in self.chains.get(column, ())
         ]  # fmt: skip
 
-    def newest(self, column: str, provider: str) -> Reading | None:
-        """The newest reading of a column by a provider."""
-        days = self.known.history.get((column, provider))
-        return days[max(days)] if days else None
+    def newest(self, column: str, provider: str, now_s: int) -> Reading | None:
+        """The newest reading of a column by a provider; one from the future was stored while our clock was wrong."""
+        days = self.known.history.get((column, provider), {})
+        newest = max((as_of for as_of in days if as_of <= now_s + AHEAD_MAX_S), default=None)
+        return None if newest is None else days[newest]
 
     def circuit(self, provider: str) -> Circuit:
         """The provider's circuit."""

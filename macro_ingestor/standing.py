@@ -63,7 +63,8 @@ class Standing(msgspec.Struct, frozen=True):
         if self.ask is None or self.ask.outcome is Outcome.FAILING:
             return True  # how long to leave a failing vendor alone is its circuit's matter
         wait_s = REFUSED_WAIT_S if self.ask.outcome is Outcome.REFUSED else self.offer.recheck_s
-        return now_s >= self.ask.asked_at + wait_s
+        # An ask of the future was written while our clock was wrong: nobody waits for it.
+        return not 0 <= now_s - self.ask.asked_at < wait_s
 
     def is_well(self, now_s: int) -> bool:
         """Is what it told the best it can tell: not due, or asked a while ago at most, because it is late?"""

@@ -145,5 +145,24 @@ async def test_a_column_that_always_fails_starves_no_other_one() -> None:
     told = {column for column in desk.chains if desk.pick(column, clock.at_s) is not None}
     assert told == set(COLUMNS) - {"btc_ex_netflow", "eth_gas_price"}
     newest = clock.at_s // DAY_S * DAY_S - DAY_S
-    assert all(desk.newest(column, "glassnode").as_of >= newest - DAY_S for column in told)  # pyright: ignore
+    assert all(desk.newest(column, "glassnode", clock.at_s).as_of >= newest - DAY_S for column in told)  # pyright: ignore
     assert len(graves) < 2 * 96 / 2
+
+
+async def test_a_clock_that_was_ahead_keeps_no_vendor_unasked() -> None:
+    clock = TestClock()
+    graves: list[str] = []
+    prices = iter(("0.1", "0.2"))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        result = {"ProposeGasPrice": next(prices)}
+        return httpx.Response(200, content=json.dumps({"status": "1", "message": "OK", "result": result}).encode())
+
+    given = settings(onchain_sources="etherscan", etherscan_api_key=SecretStr("k"))
+    desk, puller = set_up(given, clock, answer, graves)
+    clock.at_s += DAY_S
+    await puller.pull(SLOT_COLUMNS, clock.at_s)
+    clock.at_s -= DAY_S
+    await puller.pull(SLOT_COLUMNS, clock.at_s)
+    reading = desk.pick("eth_gas_price", clock.at_s)
+    assert reading is not None and (reading.value, reading.as_of) == ("0.2", clock.at_s)
