@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from common.clock import Clock
-from common.errors import ConfigError
+from common.errors import BadInput, ConfigError, Refused, TryLater
 from macro_ingestor.configured import Configured, configure
 from macro_ingestor.desk import Desk, Known
-from macro_ingestor.door import Door, DoorLimits
+from macro_ingestor.door import Door, DoorLimits, QuotaSpent
 from macro_ingestor.pulling import Puller
 from macro_ingestor.readings import COLUMNS, DAY_S, SLOT_COLUMNS
 from macro_ingestor.settings import MacroSettings
@@ -104,6 +104,58 @@ def test_what_no_call_could_carry_is_refused_at_the_start(changes: dict[str, obj
     with pytest.raises(ConfigError) as caught:
         configure(settings(**changes))
     assert str(caught.value).startswith(next(iter(changes)).upper()) and "abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "wait_s", "calls"),
+    [
+        (401, {}, Refused, None, 1), (402, {}, Refused, None, 1), (403, {}, Refused, None, 1),
+        (404, {}, Refused, None, 1), (302, {"Location": "http://elsewhere"}, Refused, None, 1),
+        (429, {}, TryLater, None, 1), (429, {"Retry-After": "7"}, TryLater, 7.0, 1),
+        (429, {"Retry-After": "Mon, 28 Sep 2026 02:01:00 GMT"}, TryLater, 60.0, 1),
+        (429, {"X-Rate-Limit-Reset": "41"}, TryLater, 41.0, 1),
+        (500, {}, TryLater, None, 2), (408, {}, TryLater, None, 2), (503, {"Retry-After": "9"}, TryLater, 9.0, 1),
+        (200, {}, BadInput, None, 1),
+    ],
+)  # fmt: skip
+async def test_what_a_status_means(
+    status: int, headers: dict[str, str], error: type[Exception], wait_s: float | None, calls: int
+) -> None:
+    one = configure(settings(onchain_sources="coinmetrics")).on["coinmetrics"]
+    limits = DoorLimits(attempts_max=2, retry_first_s=0.0001, retry_max_s=0.0002, answer_bytes_max=1_000)
+    transport = httpx.MockTransport(
+        lambda _: httpx.Response(status, headers=headers, content=b"x" * 1_001 * (status == 200))
+    )
+    door = Door(one, book, TestClock(), limits, transport)
+    with pytest.raises(error) as caught:
+        await door.get("/x")
+    assert getattr(caught.value, "wait_s", None) == wait_s and door.calls_total == calls
+    door.is_on_trial = True
+    with pytest.raises(error):
+        await door.get("/x")
+    assert door.calls_total == calls + 1  # a single try
+
+
+async def test_a_vendor_that_hangs_is_left_and_a_spent_quota_sends_nothing() -> None:
+    one = configure(settings(onchain_sources="coinmetrics")).on["coinmetrics"]
+    never = asyncio.Event()
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        await never.wait()
+        raise AssertionError
+
+    async def refuse(configured: Configured) -> bool:
+        return False
+
+    limits = DoorLimits(call_timeout_s=0.02, attempts_max=2, retry_first_s=0.0001, retry_max_s=0.0002)
+    door = Door(one, book, Clock(), limits, httpx.MockTransport(hang))
+    with pytest.raises(TryLater, match="TimeoutError"):
+        await door.get("/x")
+    assert door.calls_total == 2
+    spent = Door(one, refuse, Clock(), limits, httpx.MockTransport(hang))
+    with pytest.raises(QuotaSpent):
+        await spent.get("/x")
+    assert spent.calls_total == 0
 
 
 async def test_what_a_vendor_says_can_be_stored() -> None:
