@@ -68,6 +68,17 @@ def follow(fills: Iterable[Fill], position: int) -> int | None:
     return position
 
 
+def comes_by(fills: Iterable[Fill], position: int, size: int) -> bool:
+    """Say whether fills in this order lead from `position` to `size` without a break; what follows does not matter."""
+    for fill in fills:
+        if fill.start != position:
+            return False
+        position = fill.end
+        if position == size:
+            return True
+    return False
+
+
 def _chain(fills: list[Fill], position: int | None) -> list[_Step]:
     steps: dict[int, deque[_Step]] = {}
     for each in _pair(fills):

@@ -19,7 +19,7 @@ import msgspec
 from common.contracts import GapRow, GapStatus
 from common.numbers import format_scaled
 from influencer_ingestor.events import EXCHANGE, SCALE, SERVICE, Arrived, Fill
-from influencer_ingestor.fills_order import follow, is_mirror, order_fills, step
+from influencer_ingestor.fills_order import comes_by, follow, is_mirror, order_fills, step
 from influencer_ingestor.positions import is_spot, market_of
 
 GAP_HOLD_MS = 250
@@ -169,17 +169,22 @@ class Chain:
     def recount(self, gap: Gap, stored: list[Fill]) -> None:
         """Judge a gap by all stored fills of its times: of some the process that wrote them is gone.
 
-        It is repaired if a walk from `expected` comes by `found`; what surrounds the gap may be among them.
+        It is repaired if a walk from `expected` comes by `found`; what surrounds the gap may be among them, the fills
+        of its first millisecond that lead to `expected` too. A gap within one millisecond was an order not understood
+        then: it is repaired if all fills of that time chain in any.
         """
-        position, steps = gap.expected, 0
-        for fill in order_fills(stored, gap.expected):
-            if steps and position == gap.found:
-                break
-            if fill.start != position:
+        if gap.from_ms == gap.to_ms and stored:
+            whole = order_fills(stored)
+            if follow(whole, whole[0].start) is not None:
+                self._close(gap, GapStatus.REPAIRED)
+            return
+        ordered = order_fills(stored, gap.expected)
+        for at, first in enumerate(ordered):
+            if first.start == gap.expected and comes_by(ordered[at:], gap.expected, gap.found):
+                self._close(gap, GapStatus.REPAIRED)
                 return
-            position, steps = fill.end, steps + 1
-        if gap.status is GapStatus.OPEN and steps and position == gap.found:
-            self._close(gap, GapStatus.REPAIRED)
+            if first.time_ms > gap.from_ms:
+                return
 
     def _rejoin(self) -> list[Released]:
         """Let go what completes the newest millisecond: with it, all its fills chain, whatever their order was so far.

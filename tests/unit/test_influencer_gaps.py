@@ -11,7 +11,7 @@ from common.contracts import GapStatus
 from common.numbers import parse_scaled
 from influencer_ingestor.events import SCALE, Fill
 from influencer_ingestor.fills_order import follow, is_mirror, order_fills
-from influencer_ingestor.gaps import Chain, gap_row
+from influencer_ingestor.gaps import Chain, Gap, gap_row
 from tests.unit.influencer_world import T0, USER, arrive, make_fill, release_all
 
 
@@ -251,3 +251,29 @@ def test_one_millisecond_in_any_order_ends_where_it_ends(hold_ms: int) -> None:
         assert sorted(tids(released)) == [1, 2, 3, 4, 5]
         assert chain.position == scaled("4"), tids(released)
         assert chain.gaps == []
+
+
+def test_a_gap_is_recounted_among_what_surrounds_it() -> None:
+    """Of a gap that an earlier life filled only the stored fills tell: also those that it begins and ends with."""
+    before, missing, after = make_fill("6", "-6", T0), make_fill("0", "-2", T0 + 5), make_fill("-2", "-1", T0 + 9)
+
+    def recounted(*stored: Fill) -> GapStatus:
+        gap = Gap(USER, "ETH", T0, T0, T0 + 9, parse_scaled("0", SCALE), parse_scaled("-2", SCALE), "start differs")
+        chain = Chain(USER, "ETH")
+        chain.restore(after.end, T0 + 9, [gap])
+        chain.recount(gap, list(stored))
+        return gap.status
+
+    assert recounted(before, missing, after) is GapStatus.REPAIRED
+    assert recounted(missing, after) is recounted(missing) is GapStatus.REPAIRED
+    assert recounted(before, after) is recounted() is GapStatus.OPEN
+    elsewhere = make_fill("5", "-5", T0 + 3)
+    assert recounted(before, elsewhere, missing, after) is GapStatus.OPEN, "how it came to 5 is not known"
+    gap = Gap(USER, "ETH", T0, T0, T0, parse_scaled("-9", SCALE), 0, "start differs")
+    chain = fresh("-4")
+    chain.gaps = [gap]
+    torn = [make_fill("-4", "-2"), make_fill("-6", "-3"), make_fill("0", "-4")]
+    chain.recount(gap, torn[:1] + torn[2:] + [make_fill("-7", "-1")])
+    assert gap.status is GapStatus.OPEN
+    chain.recount(gap, torn)
+    assert gap.status is GapStatus.REPAIRED, "killed in the middle of a time, then its beginning came"
