@@ -188,7 +188,7 @@ class Socket:
         self._refusals = 0
         self._ping_s: float | None = None
         self._pinged_s = self._clock.monotonic_s()
-        self._broken: asyncio.Future[None] = asyncio.get_event_loop().create_future()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def _note_loss(self, reason: str) -> None:
         self.lost_total += 1

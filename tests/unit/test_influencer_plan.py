@@ -97,7 +97,7 @@ def test_the_venues_own_error_teaches_the_limit() -> None:
     assert asked == 0, "it comes to an end"
 
 
-def test_a_plan_made_before_the_limit_was_told_is_made_again() -> None:
+async def test_a_plan_made_before_the_limit_was_told_is_made_again() -> None:
     """Of two accounts added in a row the first one's refusal may come while the second one's plan is made."""
     settings = InfluencerSettings.model_validate({"ts_dsn": "postgresql://h/d", "rmq_url": "amqp://h/"})
     wanted: list[int] = []
