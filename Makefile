@@ -4,8 +4,8 @@ SHELL := /bin/sh
 BIN := .venv/bin
 READY := .venv/.ready
 # Most tests wait for real processes: four workers keep two cores busy. A module stays on one of them, because some
-# bring servers of their own.
-PYTEST_FLAGS ?= -n 4 --dist loadfile
+# bring servers of their own; in the order of the tree the long ones come first.
+PYTEST_FLAGS ?= -n 4 --dist loadfile --no-loadscope-reorder
 UV ?= .venv/bin/uv
 ASYNCAPI_SPECS := 6.11.1
 
