@@ -66,7 +66,8 @@ def replay(url: str, offset: str | int | dt.datetime, idle_s: float | None = Non
     """Messages of `trading.bus.log` from an offset on: first, last, next, a number, a time (UTC) or an age ("1h").
 
     With `idle_s` it ends with the present: when a message is younger than this call, or none has come for so long.
-    After a lost connection go on behind the last `x-stream-offset` seen: the broker does not remember how far you were.
+    After a lost connection go on from a minute before the last message's `timestamp`: a broker that was killed may have
+    lost the end of its log, and gives those numbers to other messages.
     """
     present = time.time()
     connection = connect(url)

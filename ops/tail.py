@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import random
 import signal
@@ -26,6 +27,9 @@ NAME = "trading-bus/tail"
 QUEUE_MESSAGES_MAX = 10_000
 """What waits for a slow terminal; beyond it the oldest is dropped, and the broker keeps nothing more for us."""
 LOOK_EVERY_S = 3600.0
+REWIND = dt.timedelta(minutes=1)
+GIVEN_MAX = 10_000
+"""Messages remembered, so that those read once more after a loss are not given again."""
 
 # What these tell is told by the error that we raise; without a handler Python would print it a second time.
 for _name in ("aio_pika", "aiormq"):
@@ -117,10 +121,13 @@ async def run_until_stopped(work: Coroutine[Any, Any, None], for_s: float | None
 async def follow(watch: Watch, take: Take, tell: Callable[[str], None]) -> None:
     """Give `take` every message until it says that it has enough; joins again for ever once it has joined.
 
-    Raises TryLater when the first try fails. After a loss the log goes on behind the last message seen; live, what was
-    published meanwhile is lost.
+    Raises TryLater when the first try fails. Live, what was published during a loss is not seen. The log goes on by
+    time, a little before the last message seen, without what was given already: a broker that was killed may have lost
+    the end of its log, and gives those numbers to other messages.
     """
     at, joined, attempt, rng = watch.start, False, 0, random.Random()
+    given: dict[str, dt.datetime | None] = {}
+    known: frozenset[str] = frozenset()
     while True:
         try:
             async with aclosing(_messages(watch, at)) as messages:
@@ -130,19 +137,31 @@ async def follow(watch: Watch, take: Take, tell: Callable[[str], None]) -> None:
                             tell("joined again" + ("; what came meanwhile was not seen" if at is None else ""))
                         joined, attempt = True, 0
                         continue
-                    if (offset := offset_of(message)) is not None and at is not None:
-                        at = offset + 1
+                    if at is not None:
+                        if message.message_id in known:
+                            continue
+                        _remember(given, message)
                     if topic_matches(watch.pattern, message.key) and take(message):
                         return
                 return
         except TryLater as error:
             if not joined:
                 raise
+            newest = max((time for time in given.values() if time is not None), default=None)
+            if at is not None and newest is not None:
+                at, known = newest - REWIND, frozenset(given)
             limits = watch.limits
             wait_s = full_jitter(attempt, limits.retry_first_s, limits.retry_max_s, rng)
             attempt += 1
             tell(f"lost: {error}; joining again in {wait_s:.1f} s")
             await asyncio.sleep(max(wait_s, error.wait_s or 0.0))
+
+
+def _remember(given: dict[str, dt.datetime | None], message: BusMessage) -> None:
+    """Keep the newest ids; those of other messages than ours have one as well."""
+    given[message.message_id] = message.published
+    if len(given) > GIVEN_MAX:
+        del given[next(iter(given))]
 
 
 async def _messages(watch: Watch, at: Offset | None) -> AsyncGenerator[BusMessage | None]:
