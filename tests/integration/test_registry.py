@@ -6,6 +6,7 @@ import datetime as dt
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,6 +25,14 @@ STRONG = {"volume": "90000000", "spread_pct": "0.02", "age_days": 900, "move_pct
 async def world(tmp_path: Path, ts_dsn: str, rmq_url: str) -> AsyncIterator[World]:
     async with open_world(tmp_path, ts_dsn, rmq_url) as world:
         yield world
+
+
+MOVING = ("vol_24h", "spread_pct", "updated_at")
+"""What a market that goes on trading may change from one run to the next; nobody is told of it."""
+
+
+def steady(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {symbol: {k: v for k, v in row.items() if k not in MOVING} for symbol, row in rows.items()}
 
 
 async def test_nights_of_a_market(world: World) -> None:
@@ -58,7 +67,7 @@ async def test_nights_of_a_market(world: World) -> None:
     # The same night again: nothing changes, nothing is said.
     again = await world.run(0)
     assert (again.events, again.waiting) == (0, 0)
-    assert await world.rows() == rows
+    assert steady(await world.rows()) == steady(rows)
     assert len(await world.con.fetch("SELECT DISTINCT run_at FROM coin_registry_history")) == 2
 
     # Night 1: a wide spread all day, a halt, a delisting, a ban.
