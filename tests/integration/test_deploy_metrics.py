@@ -56,7 +56,7 @@ async def test_the_broker_tells_what_alerts_ask_of_it(rmq_url: str, management_u
             if port is None or (port == 15692 and not management_url.endswith(":15672")):
                 pytest.skip("the broker's Prometheus port is not reachable from here")
             async with asyncio.timeout(15):  # the exporter counts queues every few seconds
-                while not OURS <= queues_in(told := await scrape_all(http, port)):
+                while not queues_in(told := await scrape_all(http, port)) >= OURS:
                     await asyncio.sleep(0.2)
     finally:
         await bus.close()
