@@ -105,7 +105,7 @@ class Line(Generic[FollowerT]):
     def take(self, arrivals: list[tuple[int, Event]], now_s: float) -> None:
         """Hand on what arrived; `now_s` is our monotonic clock."""
         series_of, lateness_ms, rare = self.series, self.limits.lateness_ms, 0
-        at, flow = -1, None
+        at, flow, earliest_ms, latest_ms = -1, None, 0, 0
         for number, event in arrivals:
             if type(event) is not Trade:
                 self._take_rare(number, event, now_s)
@@ -113,8 +113,9 @@ class Line(Generic[FollowerT]):
                 continue
             if flow is None or number != at:
                 at, flow = number, self._flow(number)
+                earliest_ms, latest_ms = flow.earliest_ms, flow.latest_ms  # only cadence frames move them
             event_ms = event.event_ms
-            if event_ms > flow.latest_ms or not flow.earliest_ms <= event.time_ms <= flow.latest_ms:
+            if event_ms > latest_ms or not earliest_ms <= event.time_ms <= latest_ms:
                 self._refuse(flow, event)
                 continue
             series = series_of.get(event.symbol)
