@@ -50,16 +50,23 @@ async def wait_begun(ground: Ground) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _account(ground: Ground) -> tuple[int, int, int]:
-    """Trades sent, and of them those stored and pending, once the sandbox is silent."""
+async def _streamed_to(ground: Ground) -> dict[str, int]:
+    """The newest id that was streamed, by symbol."""
+    return {symbol: runs[-1][1] for symbol, runs in (await ground.venue_status())["streamed_ids"].items() if runs}
+
+
+async def _account(ground: Ground, since: dict[str, int]) -> tuple[int, int, int]:
+    """Trades sent after the ids `since`, and of them those stored and pending, once the sandbox is silent.
+
+    What was sent before a symbol had begun is in its history, and may be there by seconds, without ids.
+    """
     await ground.fault("silent", for_s=60)
     await asyncio.sleep(1.0)
-    status = await ground.venue_status()
-    spans = {symbol: (runs[0][0], runs[-1][1]) for symbol, runs in status["streamed_ids"].items()}
-    names = list(spans)
-    stored = await ground.con.fetchval(STORED, names, [spans[s][0] for s in names])
-    pending = await ground.con.fetchval(PENDING, names, [spans[s][1] for s in names])
-    return sum(status["sent"].values()), stored, pending
+    last = await _streamed_to(ground)
+    names = [symbol for symbol in last if symbol in since]
+    stored = await ground.con.fetchval(STORED, names, [since[s] + 1 for s in names])
+    pending = await ground.con.fetchval(PENDING, names, [last[s] for s in names])
+    return sum(last[s] - since[s] for s in names), stored, pending
 
 
 async def _pace(ground: Ground, ingestor: Child, floor: Child, seconds: float) -> dict[str, float]:
@@ -99,9 +106,10 @@ async def run(rate: float, seconds: float) -> tuple[dict[str, float], tuple[int,
         url = f"ws://127.0.0.1:{ground.venue_port}/stream"
         flags = ["--url", url, "--symbols", SYMBOLS, "--per-socket", PER_SOCKET]
         floor = await ground.stage.start("floor", ["benchmarks.floor", *flags])
+        since = await _streamed_to(ground)
         await asyncio.sleep(WARM_S)
         figures = await _pace(ground, ingestor, floor, seconds)
-        account = await _account(ground)
+        account = await _account(ground, since)
         return figures, account, await ground.count("feed_gaps")
 
 
