@@ -12,7 +12,7 @@ from tests.message_check import MessageCheck
 
 IDLE_S = 2.0
 RETRY_S = 0.3
-REWIND_MESSAGES = 20_000
+REWIND_MESSAGES = 10_000
 """A broker that was killed may have lost the end of its log, and gives those numbers to other messages."""
 
 
@@ -35,6 +35,7 @@ class LogTail:
         self.check = MessageCheck()
         self._url = url
         self._offset: int | None = None
+        self._moved = False
 
     async def run(self) -> None:
         """Read for ever."""
@@ -47,11 +48,11 @@ class LogTail:
                     assert isinstance(offset, int)
                     if self._offset is not None and offset <= self._offset:
                         continue  # delivery begins with the chunk that holds the offset asked for
-                    self._offset = offset
+                    self._offset, self._moved = offset, True
                     self._take(message.key, message.message_id, message.body)
             except TryLater:
-                if self._offset is not None:
-                    self._offset = max(-1, self._offset - REWIND_MESSAGES)
+                if self._offset is not None and self._moved:  # once per loss, however often joining fails
+                    self._offset, self._moved = max(-1, self._offset - REWIND_MESSAGES), False
                 await asyncio.sleep(RETRY_S)
 
     def _take(self, key: str, message_id: str, body: bytes) -> None:
