@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,6 +14,7 @@ from tests.faults.world import World
 from tests.stage import BAR_COLUMNS, FOOTPRINT_COLUMNS
 
 LOG_WITHIN_S = 15.0
+READ_AGAIN_S = 60.0
 SHOWN_MAX = 6
 Span = tuple[float, float | None]
 TABLES = {
@@ -82,7 +84,10 @@ async def judge_log(world: World, from_s: int, to_s: int, within_s: float = LOG_
     except AssertionError as error:
         if not wrong:
             raise
-        raise Mismatch(f"{len(wrong)} rows are not on the bus as they are stored: {wrong[:SHOWN_MAX]}") from error
+        async with asyncio.timeout(READ_AGAIN_S):
+            await world.tail.read_again()
+        if not await delivered():
+            raise Mismatch(f"{len(wrong)} rows are not on the bus as they are stored: {wrong[:SHOWN_MAX]}") from error
     check = world.tail.check
     if check.wrong or not check.checked:
         raise Mismatch(f"{check.wrong} of {check.checked} messages are not as promised: {check.shown}")

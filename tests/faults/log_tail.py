@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections import Counter
 from dataclasses import dataclass
 
@@ -54,6 +55,14 @@ class LogTail:
                 if self._offset is not None and self._moved:  # once per loss, however often joining fails
                     self._offset, self._moved = max(-1, self._offset - REWIND_MESSAGES), False
                 await asyncio.sleep(RETRY_S)
+
+    async def read_again(self) -> None:
+        """Read the whole log up to now: what our own reader skipped is there, what was lost is not."""
+        now = dt.datetime.now(dt.UTC)
+        async for message in read_log(self._url, idle_s=IDLE_S, offset="first", name="tail again"):
+            self._take(message.key, message.message_id, message.body)
+            if message.published is not None and message.published > now:
+                return
 
     def _take(self, key: str, message_id: str, body: bytes) -> None:
         row, _, text = message_id.rpartition("#")
