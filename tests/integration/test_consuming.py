@@ -152,7 +152,7 @@ def cut_off(management_url: str, login: Login) -> bool:
 def hear(url: str, begun: Event) -> tuple[Newest, int]:
     """Listen until it has been quiet for longer than the cut; what was news, and how many beats there were."""
     newest, beats = Newest(), 0
-    for key, _, body in listen(url, idle_s=4):
+    for key, _, body in listen(url, idle_s=9):
         begun.set()
         newest.is_news(key, body)
         beats += key.endswith(".beat")
