@@ -187,10 +187,14 @@ VALUES ($1, $2, $3::text[], $4::text[], $5::text[], $6::bytea[])
 """
 
 READ_OUTBOX = """
-SELECT lane, id, extract(epoch FROM created_at)::bigint AS created_s, keys, ids, headers, payloads
+SELECT lane, id, floor(extract(epoch FROM created_at))::bigint AS created_s, keys, ids, headers, payloads
   FROM bus_outbox WHERE owner = $1 ORDER BY lane, id LIMIT $2
 """
-"""What an owner has to publish next: the live lane before the repair lane."""
+"""What an owner has to publish next: the live lane before the repair lane.
+
+A cast rounds: without `floor` a message would claim to be of the second after its commit, and a reader that ends with
+the present would take it for the future.
+"""
 
 DELETE_OUTBOX = """
 DELETE FROM bus_outbox AS b USING unnest($2::smallint[], $3::bigint[]) AS u(lane, id)

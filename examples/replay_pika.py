@@ -26,6 +26,7 @@ PREFETCH = 200
 QUEUE_MESSAGES_MAX = 100_000
 CALL_TIMEOUT_S = 10
 HEARTBEAT_S = 10
+CLOCKS_APART_S = 5
 CONSUMER = os.environ.get("CONSUMER", "replay")
 """Our login's name: a consumer may have queues called consumer.<name> and consumer.<name>.*."""
 
@@ -65,7 +66,8 @@ def connect(url: str) -> pika.BlockingConnection:
 def replay(url: str, offset: str | int | dt.datetime, idle_s: float | None = None) -> Iterator[Message]:
     """Messages of `trading.bus.log` from an offset on: first, last, next, a number, a time (UTC) or an age ("1h").
 
-    With `idle_s` it ends with the present: when a message is younger than this call, or none has come for so long.
+    With `idle_s` it ends with the present: when a message is younger than this call by more than clocks may differ, or
+    none has come for so long.
     After a lost connection go on from a minute before the last message's `timestamp`: a broker that was killed may have
     lost the end of its log, and gives those numbers to other messages.
     """
@@ -80,7 +82,7 @@ def replay(url: str, offset: str | int | dt.datetime, idle_s: float | None = Non
         ):
             if method is None or properties is None or body is None:
                 return
-            if idle_s is not None and properties.timestamp > present:
+            if idle_s is not None and properties.timestamp > present + CLOCKS_APART_S:
                 return
             yield method.routing_key, properties.headers or {}, json.loads(body, parse_float=Decimal)
             channel.basic_ack(method.delivery_tag)

@@ -206,6 +206,15 @@ async def test_depth_and_age_are_measured_and_age_goes_on_between_measurements(h
     assert 150 <= outbox.oldest_age_s() < 160
 
 
+async def test_a_message_is_never_younger_than_its_commit(house: House) -> None:
+    await house.store.commit(seconds("SOLUSDT", range(T0, T0 + 3)))
+    await house.store.query("UPDATE bus_outbox SET created_at = date_trunc('second', now()) - interval '1 millisecond'")
+    (row,) = await house.store.query("SELECT floor(extract(epoch FROM min(created_at)))::bigint AS s FROM bus_outbox")
+    async with Running(Outbox(house.store.query, OWNER, house.publisher)):
+        await house.until_empty()
+    assert [m.published.timestamp() async for m in read_log(house.rmq_url) if m.published] == [row["s"]] * 3
+
+
 async def test_depth_is_none_as_soon_as_everything_is_confirmed(house: House) -> None:
     await house.store.commit(seconds("SOLUSDT", range(T0, T0 + 7)))
     # Nothing is measured again while this runs.
