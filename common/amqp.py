@@ -125,10 +125,12 @@ class Link:
 
     async def close(self, timeout_s: float) -> None:
         """Say goodbye, but not for longer than this."""
-        with suppress(*FAILURES):
-            async with asyncio.timeout(timeout_s):
-                await self._connection.close()
-        self.abort()
+        try:
+            with suppress(TryLater), named_failures():
+                async with asyncio.timeout(timeout_s):
+                    await self._connection.close()
+        finally:
+            self.abort()
 
 
 async def open_link(url: str, name: str, *, heartbeat_s: int, timeout_s: float) -> Link:

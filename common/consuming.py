@@ -11,7 +11,7 @@ import aio_pika
 import msgspec
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 
-from common.amqp import FAILURES, named_failures
+from common.amqp import named_failures
 from common.errors import TryLater
 from common.settings import RABBITMQ
 
@@ -112,6 +112,7 @@ class Consumer:
 async def close_bus(closing: AbstractConnection | AbstractChannel | None, limits: BusLimits) -> None:
     """Close a connection or channel, but do not wait for a broker that does not answer."""
     if closing is not None:
-        with suppress(*FAILURES):
+        # The names first: the library's CancelledError, which nobody asked for, would end our task without a word.
+        with suppress(TryLater), named_failures():
             async with asyncio.timeout(limits.close_timeout_s):
                 await closing.close()

@@ -171,9 +171,11 @@ class World:
             await self.reach(self.serves, BEGIN_WITHIN_S, "the ingestor serves")
 
     def living(self) -> Process:
-        """The ingestor; it must not have ended by itself."""
+        """The ingestor; neither it nor who watches it may have ended by themselves."""
         ingestor = self.ingestor
         assert ingestor is not None
+        for task in self._tasks:
+            assert not task.done(), f"{task.get_name()} has ended: {task!r}"
         for one in filter(None, (ingestor, self.metric)):
             assert one.process is not None
             if not one.alive():
