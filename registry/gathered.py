@@ -121,7 +121,8 @@ def recall_kinds(kinds: Mapping[str, Kind], before: Mapping[str, Kind]) -> dict[
 def choose_perps(contracts: Iterable[Contract], quotes: Collection[str]) -> dict[str, Contract]:
     """The perpetual of each base asset: a live one, in the first of the quotes; "1000SHIB" counts as SHIB's.
 
-    One of the asset itself goes before one of a thousand of it.
+    It counts as that of 1000SHIB too: some assets have the number in their own name on the spot market (1000SATS). One
+    of the asset itself goes before one of a thousand of it.
     """
     order = {quote: i for i, quote in enumerate(quotes)}
     found: dict[str, tuple[tuple[bool, int], Contract]] = {}
@@ -129,17 +130,17 @@ def choose_perps(contracts: Iterable[Contract], quotes: Collection[str]) -> dict
         if contract.kind != PERPETUAL or contract.status != TRADING or contract.quote not in order:
             continue
         head = _MULTIPLE.match(contract.base)
-        base = contract.base[head.end() :] if head else contract.base
-        rank = (head is not None, order[contract.quote])
-        if base not in found or rank < found[base][0]:
-            found[base] = (rank, contract)
+        for base in {contract.base, contract.base[head.end() :] if head else contract.base}:
+            rank = (base != contract.base, order[contract.quote])
+            if base not in found or rank < found[base][0]:
+                found[base] = (rank, contract)
     return {base: contract for base, (_, contract) in found.items()}
 
 
-def multiple_of(contract: Contract) -> int:
-    """How many coins one unit of the contract is."""
+def multiple_of(contract: Contract, base: str) -> int:
+    """How many coins of this asset one unit of its contract is."""
     head = _MULTIPLE.match(contract.base)
-    return _MULTIPLES[head[1]] if head else 1
+    return _MULTIPLES[head[1]] if head and contract.base != base else 1
 
 
 def spread_of(top: BookTop | None) -> Decimal | None:
@@ -205,7 +206,7 @@ def _perp_facts(offer: Offer, told: Told, perp: Contract | None, close: Close, a
         return {}
     price = price_of(offer.pair, told)
     held = close.open_interest
-    usd = None if held is None or price is None else held.units * price * multiple_of(perp)
+    usd = None if held is None or price is None else held.units * price * multiple_of(perp, offer.base)
     if usd is None:
         away.add(Vendor.OPEN_INTEREST)
     return {"perp": perp.symbol, "open_interest_usd": usd, "funding_gaps": close.funding_gaps}

@@ -212,9 +212,25 @@ def test_the_perpetual_of_an_asset() -> None:
     assert {base: one.symbol for base, one in found.items()} == {
         "SOL": "SOLUSDT", "SHIB": "1000SHIBUSDT", "PEPE": "1000PEPEUSDC", "BABYDOGE": "1MBABYDOGEUSDT",
         "1INCH": "1INCHUSDT", "CAT": "CATUSDT", "X": "1000XUSDT",
+        # An asset may have the number in its own name.
+        "1000SHIB": "1000SHIBUSDT", "1000PEPE": "1000PEPEUSDC", "1MBABYDOGE": "1MBABYDOGEUSDT",
+        "1000CAT": "1000CATUSDT", "1000X": "1000XUSDT",
     }  # fmt: skip
-    multiples = {base: multiple_of(found[base]) for base in ("SOL", "SHIB", "BABYDOGE", "1INCH")}
+    multiples = {base: multiple_of(found[base], base) for base in ("SOL", "SHIB", "BABYDOGE", "1INCH")}
     assert multiples == {"SOL": 1, "SHIB": 1000, "BABYDOGE": 1_000_000, "1INCH": 1}
+    assert {multiple_of(found[base], base) for base in ("1000SHIB", "1MBABYDOGE", "1000CAT")} == {1}
+
+
+@pytest.mark.parametrize("base", ["1000SATS", "1MBABYDOGE"])
+def test_an_asset_with_a_number_in_its_name_has_its_own_perpetual(base: str) -> None:
+    perp = contract(f"{base}USDT", base)
+    found = choose_perps([perp], LIMITS.quotes)[base]
+    ticker = DayTicker(f"{base}USDT", Decimal("0.5"), Decimal(1), Decimal(1_000_000))
+    told = Told(SpotListing(0, []), {ticker.symbol: ticker}, contracts=[perp])
+    close = Close(open_interest=OpenInterest(perp.symbol, Decimal(200), 0), funding_gaps=0)
+    seat = Seat(base, Offer(f"{base}USDT", base, "USDT", "TRADING"), "a row")
+    facts = make_facts(seat, told, found, close, Own(), None, Kind.PLAIN, LIMITS, NOW)
+    assert (facts.perp, facts.open_interest_usd) == (f"{base}USDT", 100)  # units of it, not thousands
 
 
 PAIRS = [
