@@ -78,7 +78,8 @@ class Facts(msgspec.Struct, frozen=True):
     open_interest_usd  of that perpetual;  funding_gaps  settlements missing in 30 days by its own interval
     depth_l10_usd   median depth of ten levels from an archive, USD
     bar_coverage    share 0..1 of the minutes we have complete, of those since we follow it, 24 h at most
-    metric_null_share, metric_outlier_share  shares 0..1 of our metric rows of the last 24 h
+    metric_null_share, metric_outlier_share  shares 0..1 of our metric rows of the last 24 h; of outliers only those
+                    count that have what might be one
     market_cap      USD
     away            vendors that did not answer for this symbol tonight, sorted
     """

@@ -96,6 +96,7 @@ WITH rows AS (
 SELECT r.symbol, count(*)::int AS n, count(*) FILTER (WHERE r.cvd_delta IS NULL)::int AS no_cvd,
        count(*) FILTER (WHERE r.funding IS NULL)::int AS no_funding,
        count(*) FILTER (WHERE r.open_interest IS NULL)::int AS no_interest,
+       count(*) FILTER (WHERE r.funding IS NOT NULL OR r.open_interest IS NOT NULL)::int AS judged,
        count(*) FILTER (WHERE abs(r.open_interest - m.open_interest) > {OPEN_INTEREST_OFF} * m.open_interest
                            OR abs(r.funding) > {FUNDING_OFF})::int AS outliers
   FROM rows r JOIN middles m USING (symbol) GROUP BY r.symbol
@@ -186,7 +187,7 @@ async def read_own(
             nulls, fields = r["no_cvd"], r["n"]
             if followed[r["symbol"]]:
                 nulls, fields = nulls + r["no_funding"] + r["no_interest"], 3 * fields
-            shares = {"null_share": _share(nulls, fields), "outlier_share": _share(r["outliers"], r["n"])}
+            shares = {"null_share": _share(nulls, fields), "outlier_share": _share(r["outliers"], r["judged"])}
             found[r["symbol"]] |= shares
     return {pair: msgspec.convert(values, Own) for pair, values in found.items()}
 

@@ -38,6 +38,11 @@ SELECT $2::timestamptz - n * interval '15 seconds', $1,
        CASE WHEN NOT $3 THEN NULL WHEN n % 20 = 1 THEN 900 ELSE 100 END, CASE WHEN n % 4 = 0 THEN NULL ELSE 5 END
   FROM generate_series(0, 399) n
 """
+SPARSE = """
+INSERT INTO metric_15s (time, symbol, funding)
+SELECT $2::timestamptz - n * interval '15 seconds', $1, CASE n WHEN 0 THEN 0.0001 WHEN 1 THEN 0.05 END
+  FROM generate_series(0, 99) n
+"""
 GAP = """
 INSERT INTO feed_gaps (service, venue, symbol, from_id, from_time, to_time, missing, status, reason, tries)
 VALUES ('ohlcv', 'binance', $1, 1, $2, $3, '{}', 'not_subscribed', 'not wanted', 0)
@@ -64,6 +69,7 @@ async def test_what_our_tables_say(ts_dsn: str, database: Database) -> None:
     await con.execute(BARS, "HALFUSDT", NOW - 2 * day, NOW - 12 * hour, 100)
     await con.execute(METRICS, "OLDUSDT", NOW, True)
     await con.execute(METRICS, "NEWUSDT", NOW, False)
+    await con.execute(SPARSE, "HALFUSDT", NOW)
     for number, spread in enumerate(("0.1", "0.5", "0.3", "0.2", "9")):
         at = NOW - (number * 6 + 1) * hour
         await write_samples(con, at, [Sample("OLDUSDT", Decimal(1), Decimal("1.001"), Decimal(spread))])
@@ -83,8 +89,11 @@ async def test_what_our_tables_say(ts_dsn: str, database: Database) -> None:
     assert own["NOPEUSDT"].bar_coverage is None and own["LEFTUSDT"].bar_coverage is None
     assert own["OLDUSDT"].null_share == round(Decimal(40 + 100) / 1200, 4)
     assert own["OLDUSDT"].outlier_share == Decimal("0.05")
-    # Without a perpetual there is no funding to miss.
-    assert (own["NEWUSDT"].null_share, own["NEWUSDT"].outlier_share) == (Decimal("0.25"), Decimal(0))
+    # Without a perpetual there is no funding to miss, and nothing that could be an outlier.
+    assert (own["NEWUSDT"].null_share, own["NEWUSDT"].outlier_share) == (Decimal("0.25"), None)
+    # Of the rows that tell anything half are outliers, however many tell nothing.
+    assert own["HALFUSDT"].null_share == round(Decimal(298) / 300, 4)
+    assert own["HALFUSDT"].outlier_share == Decimal("0.5")
     assert own["NOPEUSDT"].null_share is None
     assert await read_last_sample(database.query, NOW) == NOW - hour
 
