@@ -69,8 +69,8 @@ def live(
 ) -> None:  # fmt: skip
     """Compare stored bars with the venue's 1 m candles, and the seconds of each minute with its bar.
 
-    Every data column of every complete minute; what the ledger or a fallback venue explains is counted apart. Exit
-    code 0 when all is equal (with --repair: was made equal), 1 when something differs, 2 for wrong usage.
+    Every data column of every complete minute; what the ledger explains is counted apart. Exit code 0 when all is
+    equal (with --repair: was made equal), 1 when something differs or nothing could be compared, 2 for wrong usage.
     """
     database, broker = find_dsn(dsn), find_rmq_url(rmq_url) if repair else ""
     sys.exit(asyncio.run(_verify(database, broker, rest_url, symbols, since, until, repair, weight_per_min, bus_epoch)))
@@ -92,17 +92,18 @@ async def _verify(
         opened = open_outlet(dsn, rmq_url, OWNER, epoch, click.echo) if repair else None
         outlet = None if opened is None else await stack.enter_async_context(opened)
         store = outlet.store if outlet else await stack.enter_async_context(_reading(dsn))
-        wrong = 0
+        wrong, idle = 0, 0
         for symbol in dict.fromkeys(symbols):
             counts = await compare_symbol(store, asker, symbol, from_s, to_s)
             _tell(symbol, counts)
+            idle += not counts.compared
             if outlet and counts.wrong:
                 await repair_minutes(store, asker, symbol, counts)
                 outlet.outbox.wake()
                 counts = await compare_symbol(store, asker, symbol, min(counts.wrong), max(counts.wrong) + 60)
                 click.echo(f"{symbol} after the repair: {len(counts.wrong)} minutes differ")
             wrong += len(counts.wrong)
-        return int(wrong > 0)
+        return int(wrong > 0 or idle > 0)
 
 
 @asynccontextmanager
@@ -119,7 +120,13 @@ async def compare_symbol(store: Store, asker: Asker, symbol: str, from_s: int, t
     bounds = (await store.query(_BOUNDS, SERVICE, VENUE, symbol))[0]
     if bounds["first_s"] is None or bounds["cursor_s"] is None:
         raise Refused(f"{symbol}: nothing is stored of it")
-    counts, at, end = MinuteCounts(), -(-from_s // 60) * 60, minute_of(min(to_s, bounds["cursor_s"]))
+    at, until = -(-from_s // 60) * 60, minute_of(to_s)
+    end = min(until, minute_of(bounds["cursor_s"]))
+    counts = MinuteCounts(later=(max(at, end), until) if end < until else None)
+    if at < bounds["first_s"]:
+        # The venue may have years of it: what lies before the first row needs no call.
+        counts.missing = (min(bounds["first_s"], until) - at) // 60
+        at = bounds["first_s"]
     while at < end:
         page_end = min(end, at + 60 * PAGE)
         theirs = await asker.drive(symbol, _ask_minutes(at, page_end))
@@ -159,3 +166,9 @@ def _tell(symbol: str, counts: MinuteCounts) -> None:
     )  # fmt: skip
     more = "".join(f", {count} {what}" for count, what in apart if count)
     click.echo(f"{symbol}: {counts.equal} of {counts.compared} minutes equal{more}")
+    if counts.later:
+        from_s, to_s = counts.later
+        minutes = f"{(to_s - from_s) // 60} minutes, {format_time(from_s)} to {format_time(to_s)},"
+        click.echo(f"{symbol}: {minutes} lie past its cursor: not stored yet")
+    if not counts.compared:
+        click.echo(f"{symbol}: nothing was compared")

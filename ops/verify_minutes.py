@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from decimal import Decimal
 
 import msgspec
@@ -22,10 +22,11 @@ _PRINTED_DECIMALS = 8
 
 
 class MinuteCounts(msgspec.Struct):
-    """What was looked at. `wrong` are the minutes that differ, or that are missing though no gap says so.
+    """What was looked at. `wrong` are the minutes that differ, or are missing or lowered though no gap says so.
 
-    `incomplete`, `fallback` and `missing` minutes are no errors: the ledger, the row's source or the time before the
-    first row says why. `bare` minutes have no seconds (history, or past their retention).
+    `incomplete`, `fallback` and `missing` minutes are no errors where the ledger, or the time before the first row,
+    says why. `bare` minutes have no seconds (history, or past their retention). `later` is the stretch [from, to) of
+    the window, in epoch seconds, that lies past the cursor: nobody has stored it yet.
     """
 
     compared: int = 0
@@ -34,6 +35,7 @@ class MinuteCounts(msgspec.Struct):
     fallback: int = 0
     missing: int = 0
     bare: int = 0
+    later: tuple[int, int] | None = None
     differences: list[Difference] = msgspec.field(default_factory=lambda: list[Difference]())
     wrong: set[int] = msgspec.field(default_factory=lambda: set[int]())
 
@@ -51,9 +53,11 @@ def compare_minutes(
 ) -> MinuteCounts:  # fmt: skip
     """Judge every minute of which the venue has a candle; `ledger` holds the gaps near them, of every status.
 
-    Only complete minutes are compared; one that is incomplete without a gap that touches it differs.
+    Only complete minutes are compared; one that is incomplete, or a fallback venue's, without a gap that touches it
+    differs, and so does a complete minute with trades of which the venue has no candle.
     """
-    counts, stored = MinuteCounts(), {row.time: row for row in bars}
+    stored = {row.time: row for row in bars}
+    counts = _judge_ours_alone(bars, {k.open_s for k in theirs})
     held: dict[int, list[FootprintRow]] = {}
     for second in seconds:
         held.setdefault(minute_of(second.time), []).append(second)
@@ -68,14 +72,14 @@ def compare_minutes(
                 continue
             counts.compared += 1
             found = compare_row(symbol, k.open_s, None, {})
-        elif row.source != MARKET.source:
-            counts.fallback += 1
-            continue
-        elif not row.complete:
-            counts.incomplete += 1
+        elif row.source != MARKET.source or not row.complete:
+            foreign = row.source != MARKET.source
+            counts.fallback += foreign
+            counts.incomplete += not foreign
             if excused:
                 continue
-            found = [Difference(symbol, k.open_s, "complete", "false", "no gap touches it")]
+            field, ours = ("source", row.source) if foreign else ("complete", "false")
+            found = [Difference(symbol, k.open_s, field, ours, "no gap touches it")]
         else:
             counts.compared += 1
             found = _compare_bar(row, k, fine)
@@ -88,6 +92,13 @@ def compare_minutes(
             counts.differences += found
             counts.wrong.add(k.open_s)
     return counts
+
+
+def _judge_ours_alone(bars: Iterable[BarRow], theirs: Set[int]) -> MinuteCounts:
+    """A minute that we call proven, with trades in it, is wrong where the venue has none; a flat one claims nothing."""
+    alone = [row for row in bars if row.complete and row.n and row.time not in theirs]
+    found = [Difference(row.symbol, row.time, "row", "there is one", "none") for row in alone]
+    return MinuteCounts(compared=len(alone), differences=found, wrong={row.time for row in alone})
 
 
 def join_runs(minutes: Sequence[int], most: int) -> list[tuple[int, int]]:

@@ -149,6 +149,25 @@ async def test_a_parked_gap_is_listed_repaired_and_stays_so(stage: Stage, monkey
     assert counts["bars"] > 2 * 20
     await audit(stage)
     assert await stage.judge_log(end_s) > 0
+    assert await stage.ingestors[-1].stop() == 0
+    await audit_nothing(stage)
+
+
+async def audit_nothing(stage: Stage) -> None:
+    """`verify live` of minutes that nobody stored: that is said, and is no success."""
+    words = ("live", "--symbol", "BTCUSDT", "--since")
+    # Asking for all of it would take a thousand calls, and their weight more than a minute.
+    async with asyncio.timeout(20):
+        code, text = await run(stage, *words, "700d", command=verify)
+    assert code == 0, text
+    assert " not stored" in text
+    # As after an hour without an ingestor.
+    await stage.con.execute("UPDATE ingest_cursors SET event_time = event_time - interval '1 h'")
+    code, text = await run(stage, *words, "5m", command=verify)
+    assert code == 1, text
+    assert "BTCUSDT: 0 of 0 minutes equal\n" in text
+    assert "lie past its cursor: not stored yet" in text
+    assert text.endswith("BTCUSDT: nothing was compared\n")
 
 
 def read_equal(text: str) -> tuple[int, int]:

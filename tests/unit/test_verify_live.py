@@ -105,11 +105,23 @@ def test_what_nothing_explains_differs() -> None:
     bars[0] = replace(bars[0], complete=False, grade=2)
     del bars[1]
     gap = make_gap(1, GapStatus.REPAIRED, from_ms=1000 * T0, to_ms=1000 * (T0 + 121))
+    bars[-1] = replace(bars[-1], source="okx", complete=False, grade=3)
     counts = judge(candles, bars, seconds, [gap])
-    assert counts.wrong == {T0, T0 + 60}
-    assert [d.field for d in counts.differences] == ["complete", "row"]
+    assert counts.wrong == {T0, T0 + 60, T0 + 120}
+    assert [d.field for d in counts.differences] == ["complete", "row", "source"]
+    assert (counts.incomplete, counts.fallback) == (1, 1)
     assert judge(candles, bars[1:], seconds, [gap], first=T0 + 120).missing == 2
     assert judge(candles, [], [], [], first=None).missing == 3
+
+
+def test_a_minute_with_trades_that_the_venue_lacks_differs() -> None:
+    candles, bars, seconds = market()
+    counts = judge(candles[:1], bars, seconds)
+    assert (counts.compared, counts.equal, counts.wrong) == (3, 1, {T0 + 60, T0 + 120})
+    assert [(d.field, d.theirs) for d in counts.differences] == [("row", "none")] * 2
+    assert judge([], bars, seconds).wrong == {T0, T0 + 60, T0 + 120}, "a venue that answers nothing proves nothing"
+    unproven = [replace(bars[0], complete=False), replace(bars[1], n=0)]
+    assert judge([], unproven, []).wrong == set(), "neither claims a trade"
 
 
 def test_a_venue_that_rounds_is_compared_as_near_as_it_prints() -> None:
