@@ -108,7 +108,6 @@ class Baselines:
             event = state_event(state, EventType.POSITION_SNAPSHOT, self._clock)
             self._writer.keep(RawRow(event, Source.REPAIR, None, self._clock.wall_ms()))
         margins = {held.coin: held for held in state.held}
-        watched.baselines.setdefault(state.dex, as_of_ms)
         wrong = {coin for coin, _ in differing}
         for coin, size in _sizes(watched, state).items():
             chain = watched.chain(coin)
@@ -124,6 +123,8 @@ class Baselines:
             position = Position(user, coin, size, as_of_ms)
             leverage, mode = (held.leverage, held.margin_mode) if held else (None, None)
             self._writer.state(PositionRow(position, leverage, mode))
+        # Only now: until then a coin without a chain is unknown, from then on it is flat.
+        watched.baselines.setdefault(state.dex, as_of_ms)
 
 
 def _sizes(watched: Watched, state: PositionSnapshot) -> dict[str, int]:

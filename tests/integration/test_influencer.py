@@ -60,6 +60,42 @@ async def test_every_change_is_signalled_once(stage: InfluencerStage) -> None:
     assert await process.stop() == 0, process.tail()
 
 
+async def test_what_is_held_when_an_account_is_added_is_no_gap(stage: InfluencerStage) -> None:
+    await stage.open_venue()
+    await stage.play(*trades(ANN, ("open", "increase")), *trades(ANN, ("open",), coin="BTC"))
+    await stage.watch(ANN, ago_s=-0.05)
+    # Longer than the test is patient: a fill that shows a gap would be missed.
+    process = await stage.start(gap_hold_ms=10_000, state_every_s=1, audit_lag_ms=100)
+    await stage.live(1)
+    await stage.listen()
+
+    async def held() -> dict[str, Decimal]:
+        rows = await stage.con.fetch(
+            "SELECT coin, size FROM influencer_positions WHERE address = $1 AND size <> 0", ANN
+        )
+        return {r["coin"]: r["size"] for r in rows}
+
+    async def truth() -> dict[str, Decimal]:
+        (account,) = await stage.stage.oracle("hyperliquid/accounts")
+        return {coin: Decimal(size) for coin, size in account["positions"].items() if Decimal(size)}
+
+    async def is_known() -> bool:
+        return await held() == await truth()
+
+    await stage.stage.until(is_known, 5, "what is held is known", 0.05)
+    await stage.play(*trades(ANN, ("increase", "flip")), *trades(ANN, ("close",), coin="BTC"))
+    assert await stage.judge(within_s=5) >= 3
+    assert await held() == await truth()
+    asked = await stage.asked("clearinghouseState")
+
+    async def stated_again() -> bool:
+        return await stage.asked("clearinghouseState") >= asked + 2
+
+    await stage.stage.until(stated_again, 5, "two more statements", 0.05)
+    assert await stage.gaps() == {}
+    assert await process.stop() == 0, process.tail()
+
+
 async def test_recorded_accounts(stage: InfluencerStage, shared_data: Path) -> None:
     """Thirteen wallets' real fills within seconds: ten of them heard, three polled."""
     tapes = [shared_data / f"hyperliquid/rest_userFillsByTime_{name}202607.json" for name in ("", "followers_")]
