@@ -81,6 +81,7 @@ class Facts(msgspec.Struct, frozen=True):
     metric_null_share, metric_outlier_share  shares 0..1 of our metric rows of the last 24 h; of outliers only those
                     count that have what might be one
     market_cap      USD
+    kinds_told      whether CoinGecko told all its categories tonight: what sort an asset is hangs on every one of them
     away            vendors that did not answer for this symbol tonight, sorted
     """
 
@@ -107,6 +108,7 @@ class Facts(msgspec.Struct, frozen=True):
     metric_outlier_share: Decimal | None = None
     market_cap: Decimal | None = None
     kind: Kind = Kind.PLAIN
+    kinds_told: bool = False
     away: tuple[Vendor, ...] = ()
 
     @property

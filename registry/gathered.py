@@ -164,6 +164,7 @@ def make_facts(
         age_days=None if listed_on is None else max(0, (now.date() - listed_on).days),
         spread_pct=own.spread_pct, spread_samples=own.spread_samples, bar_coverage=own.bar_coverage,
         metric_null_share=own.null_share, metric_outlier_share=own.outlier_share, kind=kind,
+        kinds_told=told.caps is not None and told.caps.kinds_whole,
     )  # fmt: skip
     if offer is None:
         return facts

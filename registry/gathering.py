@@ -24,7 +24,7 @@ from registry.gathered import (
 )
 from registry.night import Rules
 from registry.sources import Ask, Sources
-from registry.tables import caps_told, read_kinds, read_own
+from registry.tables import kinds_told, read_kinds, read_own
 from registry.universe import Seat, choose_universe
 
 log = logging.getLogger(__name__)
@@ -71,11 +71,12 @@ async def gather_facts(
 
 
 async def _recall(query: Query, now: dt.datetime) -> tuple[dict[str, Kind], bool]:
-    """Kinds of the symbols judged before, and whether newcomers may come in: not while CoinGecko only pauses.
+    """Kinds of the symbols judged before, and whether newcomers may come in: not while the categories only pause.
 
-    Where it never answers, its categories are no reason to wait: the lists of the thresholds are all there is.
+    Where one of them is never told, it is no reason to wait: the lists of the thresholds, and the categories that are
+    told, are all there is.
     """
-    return await read_kinds(query), not await caps_told(query, now)
+    return await read_kinds(query), not await kinds_told(query, now)
 
 
 def list_asks(seats: Sequence[Seat], rows: Rows, perps: Mapping[str, Contract], told: Told) -> list[Ask]:

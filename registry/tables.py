@@ -116,13 +116,15 @@ SELECT r.symbol, last.kind
                  WHERE h.symbol = r.symbol ORDER BY h.run_at DESC LIMIT 1) last
  WHERE last.kind IS NOT NULL
 """
-_CAPS_TOLD = """
+# Runs of an older version did not note it: there a known market cap stands for the vendor's answer.
+_KINDS_TOLD = """
 SELECT EXISTS (SELECT FROM coin_registry_history
                 WHERE run_at > $1::timestamptz - make_interval(days => $2)
-                  AND breakdown -> 'facts' ->> 'market_cap' IS NOT NULL)
+                  AND coalesce((breakdown -> 'facts' ->> 'kinds_told')::boolean,
+                               breakdown -> 'facts' ->> 'market_cap' IS NOT NULL))
 """
-CAPS_PAUSE_DAYS = 3
-"""For so long without an answer a vendor of market caps is away for some nights; after that there is none."""
+KINDS_PAUSE_DAYS = 3
+"""For so long without all its categories their vendor is away for some nights; after that they are not to be had."""
 _POPULATION = """
 SELECT DISTINCT ON (symbol) (breakdown -> 'facts')::text AS facts FROM coin_registry_history
  WHERE run_at > $1::timestamptz - make_interval(days => $2) ORDER BY symbol, run_at DESC
@@ -163,9 +165,9 @@ async def read_kinds(query: Query) -> dict[str, Kind]:
     return {row["symbol"]: Kind(row["kind"]) for row in await query(_KINDS, timeout_s=OWN_TIMEOUT_S)}
 
 
-async def caps_told(query: Query, now: dt.datetime) -> bool:
-    """Did a run of the last nights know any market cap?"""
-    return (await query(_CAPS_TOLD, now, CAPS_PAUSE_DAYS, timeout_s=OWN_TIMEOUT_S))[0][0]
+async def kinds_told(query: Query, now: dt.datetime) -> bool:
+    """Was a run of the last nights told all categories?"""
+    return (await query(_KINDS_TOLD, now, KINDS_PAUSE_DAYS, timeout_s=OWN_TIMEOUT_S))[0][0]
 
 
 async def read_own(

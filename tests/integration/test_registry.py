@@ -233,6 +233,24 @@ async def test_a_pause_is_kept_and_a_busy_address_is_no_outage(world: World) -> 
     assert by_vendor["binance"].weight < 1000
 
 
+async def test_a_category_that_is_gone_keeps_newcomers_out_for_three_days_only(world: World, tmp_path: Path) -> None:
+    await world.run(0)
+    world.venue.fault("list", symbol="NEWUSDT", **STRONG)
+    renamed = tmp_path / "renamed.toml"
+    shipped = Path(nightly.__file__).with_name("symbol_registry.toml").read_text()
+    renamed.write_text(shipped.replace('"liquid-staking-tokens"', '"renamed-by-its-vendor"'))
+    for night in (1, 2, 3):
+        report = await world.run(night, thresholds_path=renamed)
+        # The first page comes all the same, and a market cap says nothing of the categories.
+        assert any(v.facts.market_cap for v in report.night.verdicts)
+        assert ("NEW" in await world.rows()) == (night == 3)
+    # A night with all of them begins the count anew.
+    await world.run(4)
+    world.venue.fault("list", symbol="LATERUSDT", **STRONG)
+    await world.run(5, thresholds_path=renamed)
+    assert "LATER" not in await world.rows()
+
+
 async def test_two_runs_do_not_meet(world: World) -> None:
     other = nightly.open_database(world.settings())
     assert await other.acquire()

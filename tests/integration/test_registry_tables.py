@@ -14,6 +14,7 @@ from common.database import Database
 from registry.facts import Facts, Night, RegistryRow, Score, Status, Verdict
 from registry.tables import (
     Sample,
+    kinds_told,
     read_last_run,
     read_last_sample,
     read_own,
@@ -136,3 +137,20 @@ async def test_a_run_is_written_once(database: Database) -> None:
     population = await read_population(database.query, NOW + dt.timedelta(days=2), 30)
     assert {facts.symbol for facts in population} == {"SOL", "币安人生"}
     assert await read_population(database.query, NOW + dt.timedelta(days=40), 30) == []
+
+
+async def test_when_the_categories_were_told(database: Database) -> None:
+    async def told(days: float = 1) -> bool:
+        return await kinds_told(database.query, NOW + dt.timedelta(days=days))
+
+    assert not await told()
+    await database.transact(lambda con: write_night(con, night_of(RegistryRow("SOL", Status.ACTIVE))))
+    assert not await told()
+    put = "UPDATE coin_registry_history SET breakdown = jsonb_set(breakdown, $1::text[], $2::text::jsonb)"
+    await database.query(put, ["facts", "market_cap"], "7")
+    assert not await told()
+    await database.query(put, ["facts", "kinds_told"], "true")
+    assert await told() and not await told(3)
+    # What an older version wrote does not say it.
+    await database.query("UPDATE coin_registry_history SET breakdown = breakdown #- '{facts,kinds_told}'")
+    assert await told() and not await told(3)
