@@ -139,7 +139,9 @@ async def test_a_run_is_written_once(database: Database) -> None:
     assert await read_population(database.query, NOW + dt.timedelta(days=40), 30) == []
 
 
-async def test_when_the_categories_were_told(database: Database) -> None:
+async def test_when_the_categories_were_told(ts_dsn: str, database: Database) -> None:
+    con = await asyncpg.connect(ts_dsn)
+
     async def told(days: float = 1) -> bool:
         return await kinds_told(database.query, NOW + dt.timedelta(days=days))
 
@@ -147,10 +149,11 @@ async def test_when_the_categories_were_told(database: Database) -> None:
     await database.transact(lambda con: write_night(con, night_of(RegistryRow("SOL", Status.ACTIVE))))
     assert not await told()
     put = "UPDATE coin_registry_history SET breakdown = jsonb_set(breakdown, $1::text[], $2::text::jsonb)"
-    await database.query(put, ["facts", "market_cap"], "7")
+    await con.execute(put, ["facts", "market_cap"], "7")
     assert not await told()
-    await database.query(put, ["facts", "kinds_told"], "true")
+    await con.execute(put, ["facts", "kinds_told"], "true")
     assert await told() and not await told(3)
     # What an older version wrote does not say it.
-    await database.query("UPDATE coin_registry_history SET breakdown = breakdown #- '{facts,kinds_told}'")
+    await con.execute("UPDATE coin_registry_history SET breakdown = breakdown #- '{facts,kinds_told}'")
     assert await told() and not await told(3)
+    await con.close()
