@@ -57,6 +57,10 @@ class Dedup:
         for fill in fills:
             self._seen.get(fill.user, {}).pop(fill.event_id, None)
 
+    def drop(self, user: str) -> None:
+        """Forget all of an account: what was stored of it is loaded again."""
+        self._seen.pop(user, None)
+
     def keep(self, users: Collection[str]) -> None:
         """Only these are watched now."""
         for user in [user for user in self._seen if user not in users]:

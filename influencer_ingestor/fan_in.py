@@ -58,6 +58,11 @@ class FanIn:
             self._remove(user)
         self._dedup.keep(priorities.keys())
 
+    def leave(self, user: str) -> None:
+        """Forget an account, waiting and seen: taken anew, it begins with what is stored."""
+        self._remove(user)
+        self._dedup.drop(user)
+
     def waiting(self, user: str) -> int:
         """How many arrivals of an account are in the queue."""
         return self._waiting.get(user, 0)

@@ -21,6 +21,7 @@ from influencer_ingestor.positions import coin_of
 from influencer_ingestor.settings import InfluencerSettings
 from influencer_ingestor.signals import Margin
 from influencer_ingestor.watched import Watched, start_watching
+from influencer_ingestor.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,11 @@ class Ingestor:
 
     def __init__(
         self, settings: InfluencerSettings, clock: Clock, database: Database, watched: dict[str, Watched],
-        dedup: Dedup, fan_in: FanIn, listeners: Listeners, filler: Filler, baselines: Baselines, poller: Poller,
+        dedup: Dedup, fan_in: FanIn, writer: Writer, listeners: Listeners, filler: Filler, baselines: Baselines,
+        poller: Poller,
     ) -> None:  # fmt: skip
         self._settings, self._clock, self._database = settings, clock, database
-        self.watched, self._dedup, self.fan_in = watched, dedup, fan_in
+        self.watched, self._dedup, self.fan_in, self._writer = watched, dedup, fan_in, writer
         self.listeners, self.filler, self.baselines, self.poller = listeners, filler, baselines, poller
         self._accounts: list[Account] = []
         self._begun = False
@@ -50,7 +52,9 @@ class Ingestor:
         for user, watched in list(self.watched.items()):
             account = wanted.get(user)
             if account is None or account.added_ms != watched.account.added_ms:
+                # What waits and what is held goes with it, so nothing of it may count as seen.
                 del self.watched[user]
+                self.fan_in.leave(user)
                 log.info("account left", extra={"account": watched.account.influencer_id})
             else:
                 watched.account = account
@@ -97,6 +101,9 @@ class Ingestor:
     async def _restore(self, account: Account) -> Watched:
         """What the tables know of an account; raises TryLater."""
         user, settings = account.address, self._settings
+        # What the writer holds of a life before comes first: the tables then tell all of it.
+        self._writer.wake()
+        await self._writer.settled(user)
         rows = await self._database.query(sql.READ_CURSOR, SERVICE, EXCHANGE, user)
         watched = start_watching(
             account, rows[0]["last_id"] if rows else 0, settings.pair_limits(), settings.gap_hold_ms

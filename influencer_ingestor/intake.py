@@ -92,6 +92,9 @@ class Intake:
             while (offer := self._fan_in.offer(Arrived(fill, now_ms, Source.REPAIR))[0]) is Offer.FULL:
                 self._writer.wake()
                 await asyncio.sleep(ROOM_POLL_S)
+                if self._watched.get(told.user) is not watched:
+                    # Gone, or taken anew: that life fetches for itself.
+                    return new
             if offer is Offer.NEW:
                 new += 1
                 self.received[watched.account.influencer_id, market_of(fill.coin)] += 1

@@ -85,7 +85,9 @@ def build(
     listeners = Listeners(settings, clock, watched, intake, filler.want_since, replan.set)
     baselines = Baselines(settings, clock, info, watched, writer, filler)
     poller = Poller(settings, clock, watched, fan_in, filler)
-    ingestor = Ingestor(settings, clock, database, watched, dedup, fan_in, listeners, filler, baselines, poller)
+    ingestor = Ingestor(
+        settings, clock, database, watched, dedup, fan_in, writer, listeners, filler, baselines, poller
+    )  # fmt: skip
     filler.after_start = ingestor.after_start
     service.spawn("replan", replan_when(replan, ingestor))
     return ingestor, writer, intake, info, tracer

@@ -224,5 +224,34 @@ async def test_an_account_taken_anew_while_its_first_fetch_runs(stage: Influence
     assert stage.stage.ingestors[-1].alive()
 
 
+async def test_an_account_taken_anew_while_its_fills_are_held(stage: InfluencerStage) -> None:
+    """Fills after its new beginning came to the life before: they come again, and count."""
+    await stage.open_venue()
+    await stage.watch(ANN)
+    await stage.start(gap_hold_ms=10_000, audit_every_s=600)
+    await stage.live(1)
+
+    async def has_signals(count: int) -> bool:
+        return await stage.stage.count("influencer_signals") == count
+
+    await stage.play(*trades(ANN, ("open",)))
+    await stage.stage.until(lambda: has_signals(1), 5, "one signal", 0.02)
+    await stage.fault("rest_down", type="userFillsByTime", user=ANN)
+    begun = await stage.con.fetchval("SELECT clock_timestamp()")
+    await asyncio.sleep(0.01)
+    await stage.play(*trades(ANN, ("increase",), parts=1, streamed=False))
+    await stage.play(*trades(ANN, ("increase",), parts=1))
+
+    async def asked() -> bool:
+        return await stage.metric("trading_bus_influencer_info_failures_total") > 0
+
+    await stage.stage.until(asked, 5, "the gap is asked for", 0.02)
+    assert await stage.stage.count("influencer_signals") == 1, "held"
+    await stage.con.execute("UPDATE influencers SET added_at = $1", begun)
+    await stage.clear()
+    await stage.stage.until(lambda: has_signals(3), 5, "both count", 0.05)
+    assert await stage.stage.count("influencer_raw_events WHERE event_type = 'FILL'") == 3
+
+
 async def _watches(stage: InfluencerStage, accounts: int) -> bool:
     return (await stage.check("accounts")).get("detail", {}).get("watched") == accounts

@@ -93,6 +93,18 @@ def test_an_account_that_is_no_longer_watched_leaves() -> None:
     assert fan_in.offer(arrive(fills(1)[0]))[0] is Offer.NEW, "nothing is remembered of who left, waiting or not"
 
 
+def test_an_account_that_is_taken_anew_begins_anew() -> None:
+    fan_in = make_fan_in(capacity=9)
+    taken, waiting = fills(2)
+    theirs = fills(1, OTHER)[0]
+    for each in (taken, waiting, theirs):
+        fan_in.offer(arrive(each))
+    fan_in.take(1)
+    fan_in.leave(USER)
+    assert len(fan_in) == 1 and fan_in.offer(arrive(theirs))[0] is Offer.COPY
+    assert [fan_in.offer(arrive(each))[0] for each in (taken, waiting)] == [Offer.NEW] * 2
+
+
 def test_the_filter_forgets_the_oldest_and_loads_the_stored() -> None:
     dedup = Dedup(keys_max=2)
     one, two, three = fills(3)
