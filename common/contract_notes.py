@@ -176,7 +176,7 @@ _COIN = {
     "excluded_since": Note("When it was excluded; null when it is not", "UTC"),
     "good_nights": Note("Nights in a row with a good score, of an EXCLUDED one", "nights"),
     "absent_nights": Note("Nights in a row on which the venue did not list it", "nights"),
-    "judged_on": Note("UTC day of the last run that judged it: a second run of the day counts no night"),
+    "judged_on": Note("Night of the last run that judged it, the UTC day of its pull time: a second run of a night counts none"),
     "updated_at": _ROW["updated_at"],
 }  # fmt: skip
 

@@ -168,8 +168,8 @@ class RegistryRow(msgspec.Struct, frozen=True):
 
     Read before a run it is what was decided last; returned by the run it is what to write. Columns that the first
     migration does not have: perp text, listed_on date, probation_since timestamptz, excluded_since timestamptz,
-    good_nights int, absent_nights int, judged_on date (the UTC day of the last run that judged it; a second run of the
-    same day counts no night).
+    good_nights int, absent_nights int, judged_on date (the night of the last run that judged it, dated by its pull
+    time; a second run of a night counts none).
     """
 
     symbol: str

@@ -26,15 +26,17 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 def judge_night(
-    now: datetime, facts: Iterable[Facts], rows: Mapping[str, RegistryRow], rules: Rules, known: Collection[str]
-) -> Night:
+    now: datetime, night: date, facts: Iterable[Facts], rows: Mapping[str, RegistryRow], rules: Rules,
+    known: Collection[str],
+) -> Night:  # fmt: skip
     """Judge every symbol of the universe; the order of `facts` does not matter.
 
-    `now` is when the run began (aware UTC), `rows` the whole table by symbol, `known` the venue's base assets, to tell
-    the unknown symbols of the lists. An EXCLUDED row outside the universe loses its good nights: its row is broken.
+    `now` is when the run began (aware UTC), `night` the one it belongs to, `rows` the whole table by symbol, `known` the
+    venue's base assets, to tell the unknown symbols of the lists. An EXCLUDED row outside the universe loses its good
+    nights: its row is broken.
     """
     verdicts = tuple(
-        judge_symbol(one, rows.get(one.symbol), rules, now) for one in sorted(facts, key=lambda f: f.symbol)
+        judge_symbol(one, rows.get(one.symbol), rules, now, night) for one in sorted(facts, key=lambda f: f.symbol)
     )
     judged = {verdict.row.symbol for verdict in verdicts}
     idle = tuple(
@@ -67,10 +69,10 @@ def check_changes(changes: int, existing: int, limits: StatusLimits) -> str:
     )
 
 
-def judge_symbol(facts: Facts, row: RegistryRow | None, rules: Rules, now: datetime) -> Verdict:
+def judge_symbol(facts: Facts, row: RegistryRow | None, rules: Rules, now: datetime, night: date) -> Verdict:
     """Judge one symbol: score, status, cluster, and the row to write."""
     score = score_facts(facts, rules.thresholds)
-    decision = decide_status(facts, score, row, rules.lists, rules.thresholds.status, now)
+    decision = decide_status(facts, score, row, rules.lists, rules.thresholds.status, now, night)
     placement = place_symbol(facts, row, rules.centroids)
     health = choose_health(score, decision, row)
     new = RegistryRow(
@@ -91,8 +93,8 @@ def judge_symbol(facts: Facts, row: RegistryRow | None, rules: Rules, now: datet
         excluded_since=decision.excluded_since,
         good_nights=decision.good_nights,
         absent_nights=decision.absent_nights,
-        # A night that was held may still be judged by a second run of the day.
-        judged_on=row.judged_on if decision.held and row else _later(now, row),
+        # A night that was held may still be judged by a second run of it.
+        judged_on=row.judged_on if decision.held and row else _later(night, row),
     )
     notes = (_health_note(score, health), placement.note)
     was = row.status if row else None
@@ -128,5 +130,5 @@ def _keep(told: str | None, before: str | None, vendor: Vendor, facts: Facts) ->
     return before if told is None and unasked else told
 
 
-def _later(now: datetime, row: RegistryRow | None) -> date:
-    return max(now.date(), row.judged_on) if row is not None and row.judged_on is not None else now.date()
+def _later(night: date, row: RegistryRow | None) -> date:
+    return max(night, row.judged_on) if row is not None and row.judged_on is not None else night

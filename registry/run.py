@@ -22,7 +22,8 @@ from registry.facts import Night
 from registry.gathering import gather_facts
 from registry.night import Rules, judge_night
 from registry.samples import moment_of
-from registry.settings import RegistrySettings
+from registry.schedule import night_of
+from registry.settings import RegistrySettings, read_pull_time
 from registry.sources import Sources, Spent
 from registry.tables import read_rows, was_run, write_night
 
@@ -73,7 +74,8 @@ async def look(settings: RegistrySettings, query: Query, now: dt.datetime | None
         facts, known = await gather_facts(sources, query, rows, rules, run_at)
     finally:
         await sources.close()
-    night = judge_night(run_at, facts, rows, rules, known)
+    dated = night_of(run_at, read_pull_time(settings.registry_pull_time))
+    night = judge_night(run_at, dated, facts, rows, rules, known)
     for warning in night.warnings:
         log.warning("registry list", extra={"problem": warning})
     return Report(night, sources.spent(), time.monotonic() - began_s)

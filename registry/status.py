@@ -10,13 +10,13 @@ The rules, the first that applies:
 6. 70 or more                                    -> ACTIVE
 7. below 70                                      -> PROBATION, after seven days of it EXCLUDED
 
-A night is a run on a later UTC day than the last one that judged the symbol; a second run of a day counts none, and a
-bad run takes a good night back. A night that is held neither counts nor breaks a row of good ones.
+A night is dated by the pull time it belongs to. A second run of the night that judged the symbol counts none, and a bad
+run takes a good night back. A night that is held neither counts nor breaks a row of good ones.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import msgspec
@@ -37,12 +37,13 @@ class _Case(msgspec.Struct, frozen=True):
     row: RegistryRow | None
     limits: StatusLimits
     now: datetime
+    night: date
     good: bool | None
     absent_nights: int
 
     @property
     def new_night(self) -> bool:
-        return self.row is None or self.row.judged_on is None or self.now.date() > self.row.judged_on
+        return self.row is None or self.row.judged_on is None or self.night > self.row.judged_on
 
     @property
     def traded(self) -> bool:
@@ -50,10 +51,10 @@ class _Case(msgspec.Struct, frozen=True):
 
 
 def decide_status(
-    facts: Facts, score: Score, row: RegistryRow | None, lists: Lists, limits: StatusLimits, now: datetime
+    facts: Facts, score: Score, row: RegistryRow | None, lists: Lists, limits: StatusLimits, now: datetime, night: date
 ) -> Decision:
-    """Decide the status by the rules above; `now` is when the run began, aware UTC."""
-    case = _Case(facts, score, row, limits, now, is_good(score), 0)
+    """Decide the status by the rules above; `now` is when the run began, aware UTC, `night` the one it belongs to."""
+    case = _Case(facts, score, row, limits, now, night, is_good(score), 0)
     if facts.venue_status is None:
         before = row.absent_nights if row else 0
         case = msgspec.structs.replace(case, absent_nights=before + case.new_night)

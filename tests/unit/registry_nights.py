@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,9 +13,11 @@ from registry.defaults import load_rules
 from registry.facts import Facts, Night, RegistryRow, Verdict
 from registry.lists import Lists
 from registry.night import Rules, judge_night
+from registry.schedule import night_of
 
 RULES = load_rules()
 FIRST = datetime(2026, 11, 2, 2, 0, tzinfo=UTC)
+PULL_TIME = time(2, 0, tzinfo=UTC)
 
 
 def dec(number: float | str) -> Decimal:
@@ -50,13 +52,18 @@ class Registry:
     def __init__(self, lists: Lists | None = None, rows: Iterable[RegistryRow] = ()) -> None:
         self.rules = Rules(RULES.thresholds, lists or Lists(), RULES.centroids)
         self.rows = {row.symbol: row for row in rows}
-        self.now = FIRST
+        self.now, self.pull_time = FIRST, PULL_TIME
+
+    @property
+    def dated(self) -> date:
+        """The night that a run of now belongs to."""
+        return night_of(self.now, self.pull_time)
 
     def lists(self, banned: dict[str, str] | None = None, whitelisted: dict[str, str] | None = None) -> None:
         self.rules = replace(self.rules, lists=Lists(banned or {}, whitelisted or {}))
 
     def run(self, *facts: Facts) -> Night:
-        night = judge_night(self.now, facts, self.rows, self.rules, {f.symbol for f in facts})
+        night = judge_night(self.now, self.dated, facts, self.rows, self.rules, {f.symbol for f in facts})
         for row in (*(v.row for v in night.verdicts), *night.idle):
             self.rows[row.symbol] = row
         return night

@@ -44,7 +44,7 @@ KINDS = st.sampled_from(
 )
 RUN = st.tuples(
     st.tuples(*[KINDS] * len(SYMBOLS)),
-    st.sampled_from([0, 1, 1, 1, 1, 2]),  # days since the run before; 0 is a second run of the same day
+    st.sampled_from([0, 1, 1, 1, 1, 2]),  # days since the run before; 0 is a second run of the same night
     st.sampled_from(["", "", "", "", "AAA"]),  # banned
     st.sampled_from(["", "", "", "BBB"]),  # whitelisted
 )
@@ -83,12 +83,12 @@ def test_random_nights(runs, random):
         before = dict(registry.rows)
         night = registry.run(*facts)
         shuffled = random.sample(facts, len(facts))
-        assert judge_night(registry.now, shuffled, before, registry.rules, SYMBOLS) == night
+        assert judge_night(registry.now, registry.dated, shuffled, before, registry.rules, SYMBOLS) == night
         for verdict, kind in zip(night.verdicts, kinds, strict=True):
             symbol, was = verdict.row.symbol, before.get(verdict.row.symbol)
-            pasts[symbol].add(registry.now.date(), "banned" if symbol == banned else kind)
+            pasts[symbol].add(registry.dated, "banned" if symbol == banned else kind)
             check_row(verdict.row, was, kind, registry, pasts[symbol])
-            alone = judge_night(registry.now, [verdict.facts], before, registry.rules, SYMBOLS)
+            alone = judge_night(registry.now, registry.dated, [verdict.facts], before, registry.rules, SYMBOLS)
             assert alone.verdicts == (verdict,)
             assert decode_breakdown(encode_breakdown(verdict)) == verdict
             assert symbol in render_explain(verdict)

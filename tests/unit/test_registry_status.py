@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from msgspec.structs import replace
@@ -81,6 +81,28 @@ def test_a_second_run_of_the_same_night_counts_none() -> None:
         found = registry.run(absent()).verdicts[0].row
         assert (found.status, found.absent_nights) == (PROBATION, 1)
         registry.now += timedelta(hours=1)
+
+
+def test_runs_on_both_sides_of_midnight_are_one_night() -> None:
+    registry = Registry()
+    registry.night(facts_of(), days=1)
+    registry.now = registry.now.replace(hour=23, minute=55)
+    for _ in range(2):
+        found = registry.run(absent()).verdicts[0].row
+        assert found.status is PROBATION
+        registry.now += timedelta(minutes=10)
+    registry.now = FIRST + timedelta(days=2)
+    assert registry.run(absent()).verdicts[0].row.status is EXCLUDED
+
+
+def test_a_run_that_begins_after_midnight_is_of_the_night_it_is_late_for() -> None:
+    registry = Registry(rows=[RegistryRow("SOL", EXCLUDED)])
+    registry.pull_time = time(23, 59, tzinfo=UTC)
+    first = datetime.combine(FIRST.date(), registry.pull_time)
+    for day, late, nights in ((0, 0, 1), (1, 15, 2), (2, 0, 0)):
+        registry.now = first + timedelta(days=day, minutes=late)
+        assert registry.run(facts_of()).verdicts[0].row.good_nights == nights
+    assert registry.rows["SOL"].status is ACTIVE
 
 
 def test_a_good_night_outside_the_universe_breaks_the_row() -> None:
