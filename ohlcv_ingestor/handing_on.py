@@ -6,6 +6,8 @@ restart from the stored cursor expects.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from common.batch import Batch
 from common.contracts import LANE_REPAIR, Clearance, CursorRow, GapStatus, Retraction
 from ohlcv_ingestor.continuity import Continuity
@@ -149,19 +151,27 @@ class Handover:
             self.cursor = cursor
             batch.put_cursor(CursorRow(self._stream.service, self._stream.venue, self._stream.symbol, *cursor))
 
-    def _evict(self) -> None:
-        minutes = self._ring.minutes
-        if self._closed_s % 60 == PACK_AT_S:
-            self._ring.pack(minute_of(self._closed_s))
-        if len(minutes) <= self._ring_s // 60 + 2:
-            return
+    def staying(self, gaps: Iterable[Gap]) -> list[int]:
+        """Minutes in the ring that stay there: the newest, the last one traded, and those that these gaps need."""
         keep = {minute_of(self._ids.last_ms // 1000)}
-        for gap in self._ids.gaps:
+        for gap in gaps:
             end_ms = gap.to_ms if gap.to_ms is not None else gap.probe_ms
             if gap.to_ms is None and gap.worked:
                 end_ms = 1000 * self._closed_s  # what was restored may lie anywhere up to now
             first, last = minute_of(gap.from_ms // 1000), minute_of((gap.from_ms if end_ms is None else end_ms) // 1000)
             keep.update((first, last) if gap.parked else range(first, last + 60, 60))
-        self._ring.evict(minute_of(self._closed_s) - self._ring_s, keep)
-        oldest_ms = 1000 * min(minutes)
+        newest = minute_of(self._closed_s) - self._ring_s
+        return [minute for minute in self._ring.minutes if minute >= newest or minute in keep]
+
+    def evict(self) -> None:
+        """Drop the minutes that nothing needs."""
+        minutes = self._ring.minutes
+        self._ring.evict(minute_of(self._closed_s) - self._ring_s, set(self.staying(self._ids.gaps)))
+        oldest_ms = 1000 * min(minutes, default=0)
         self._ids.barred = [g for g in self._ids.barred if g.to_ms is None or g.to_ms >= oldest_ms]
+
+    def _evict(self) -> None:
+        if self._closed_s % 60 == PACK_AT_S:
+            self._ring.pack(minute_of(self._closed_s))
+        if len(self._ring.minutes) > self._ring_s // 60 + 2:
+            self.evict()

@@ -20,7 +20,8 @@ from common.publisher import Publisher, publish_dead
 from common.venues.market import Market
 from ohlcv_ingestor.bars import bar_row, kline_bar
 from ohlcv_ingestor.line import Line, Outlet
-from ohlcv_ingestor.loading import Origin, Query, load_known
+from ohlcv_ingestor.loading import Origin, Query, load_known, load_ledger
+from ohlcv_ingestor.parked import follow_ledger, parked_gaps
 from ohlcv_ingestor.relief import Relief
 from ohlcv_ingestor.repair import Start
 from ohlcv_ingestor.rows import Stream
@@ -62,6 +63,7 @@ class Ingestor:
 
     stall_every_s = 0.25
     reload_pause_s = 1.0
+    parked_every_s = 60.0
 
     def __init__(
         self, settings: OhlcvSettings, market: Market, clock: Clock, query: Query, publisher: Publisher,
@@ -156,6 +158,27 @@ class Ingestor:
         """At stop: hand on the last closed rows; what comes after the cursor is the next start's gap."""
         for series in self.all_series():
             series.drain(self.outlet.batch)
+
+    async def watch_parked(self) -> None:
+        """Let go, now and then, of parked gaps that an operator has repaired."""
+        while True:
+            await asyncio.sleep(max(1.0, self._clock.real_s(self.parked_every_s)))
+            try:
+                await self._look_at_parked()
+            except TryLater as error:
+                log.info("ledger not read", extra={"error": str(error)})
+
+    async def _look_at_parked(self) -> None:
+        if self.writer is None or not any(parked_gaps(series) for series in self.all_series()):
+            return
+        await self.writer.flush()  # what the ledger says must not be older than what we say
+        asked = [(one.stream.symbol, gap) for one in self.all_series() for gap in parked_gaps(one)]
+        told = await load_ledger(self._query, self._origin, asked)
+        rows = {gap: found for (_, gap), found in zip(asked, told, strict=True)}
+        for series in self.all_series():
+            for gap in follow_ledger(series, rows):
+                fields = {"symbol": series.stream.symbol, "from_id": gap.from_id, "to_id": gap.to_id}
+                log.info("parked gap repaired by an operator", extra=fields)
 
     # ---- streams
 

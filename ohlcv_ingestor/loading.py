@@ -35,6 +35,17 @@ SELECT g.symbol, g.from_id, g.to_id, (extract(epoch FROM g.from_time) * 1000)::b
 """
 """Gaps that are open, that end with a new subscription, or that may touch rows still in the ring."""
 
+LEDGER_OF = """
+SELECT w.n, g.symbol, g.from_id, g.to_id, (extract(epoch FROM g.from_time) * 1000)::bigint AS from_ms,
+       (extract(epoch FROM g.to_time) * 1000)::bigint AS to_ms, g.status, g.reason, g.tries, g.restored_n,
+       (SELECT array_agg(lower(r) ORDER BY lower(r)) FROM unnest(g.missing) r) AS firsts,
+       (SELECT array_agg(upper(r) - 1 ORDER BY lower(r)) FROM unnest(g.missing) r) AS lasts
+  FROM unnest($3::text[], $4::bigint[], $5::bigint[]) WITH ORDINALITY AS w(symbol, from_id, to_id, n)
+  JOIN feed_gaps g ON g.service = $1 AND g.venue = $2 AND g.symbol = w.symbol
+   AND g.from_id >= w.from_id AND g.from_id <= w.to_id
+   AND (g.from_id = w.from_id OR g.status IN ('open', 'source_missing'))
+"""
+
 _SPANS = "unnest($1::text[], $2::bigint[], $3::bigint[]) AS w(symbol, from_s, to_s)"
 
 FOOTPRINTS = f"""
@@ -116,6 +127,16 @@ async def load_known(query: Query, origin: Origin, symbols: Sequence[str]) -> Kn
         rows = (bars[symbol], footprints[symbol], gaps[symbol])
         known.states[symbol] = restore_state(cursor, *rows, origin.scale)
     return known
+
+
+async def load_ledger(query: Query, origin: Origin, wanted: Sequence[tuple[str, Gap]]) -> list[list[GapRow]]:
+    """What the ledger says of each gap: its own row, and those not repaired among its ids; raises TryLater."""
+    told: list[list[GapRow]] = [list[GapRow]() for _ in wanted]
+    spans = [[s for s, _ in wanted], [g.from_id for _, g in wanted], [g.to_id for _, g in wanted]]
+    for r in await query(LEDGER_OF, origin.service, origin.venue, *spans):
+        place: int = r["n"] - 1
+        told[place].append(_gap(r, origin))
+    return told
 
 
 def _canonical(record: asyncpg.Record, numbers: frozenset[str]) -> dict[str, object]:

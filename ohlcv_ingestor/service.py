@@ -60,6 +60,7 @@ async def main(service: Service[OhlcvSettings]) -> None:
     )  # fmt: skip
     service.spawn("repairer", repairer.run())
     service.spawn("stalls", ingestor.watch_stalls())
+    service.spawn("parked", ingestor.watch_parked())
     watch_ingestor(service, clock, ingestor, writer, outbox, publisher, repairer, budget)
     if settings.symbols:
         service.spawn("symbols", follow_pinned(ingestor, settings))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncpg
 import click
+import httpx
 import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
@@ -108,6 +109,8 @@ async def test_a_parked_gap_is_listed_repaired_and_stays_so(stage: Stage, monkey
     assert (code, entry["status"], entry["symbol"]) == (1, "open", "BTCUSDT")
     assert entry["missing_ids"] > 20 * 60
     published = await stage.collect("price_updates.#")
+    port = int((stage.folder / "second.port").read_text())
+    assert await read_parked(port) == len(SYMBOLS)
 
     code, text = await run(stage, "--repair")
     assert code == 1, text
@@ -139,7 +142,11 @@ async def test_a_parked_gap_is_listed_repaired_and_stays_so(stage: Stage, monkey
     code, text = await run(stage)
     assert (code, text.splitlines()[-1]) == (0, "1 source_missing")
 
-    # The ingestor still holds the gap in memory, and another one begins from what is stored.
+    # The ingestor, that held both gaps in memory, lets go of them; another one begins from what is stored.
+    async def let_go() -> bool:
+        return await read_parked(port) == 0
+
+    await stage.until(let_go, 10, "nothing is parked any more")
     assert await stage.ingestors[-1].stop() == 0
     await start_ingestor(stage, "third")
     end_s = await stage.venue_s() + 70
@@ -168,6 +175,13 @@ async def audit_nothing(stage: Stage) -> None:
     assert "BTCUSDT: 0 of 0 minutes equal\n" in text
     assert "lie past its cursor: not stored yet" in text
     assert text.endswith("BTCUSDT: nothing was compared\n")
+
+
+async def read_parked(port: int) -> float:
+    """How many gaps an ingestor says it has parked."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    return float(next(line.split()[1] for line in text.splitlines() if line.startswith("trading_bus_gaps_parked ")))
 
 
 def read_equal(text: str) -> tuple[int, int]:
