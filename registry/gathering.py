@@ -10,7 +10,7 @@ from common.errors import Refused
 from common.listings import WANTED_STATUSES
 from common.outbox import Query
 from common.venues.binance_futures import DEFAULT_FUNDING_HOURS, Contract
-from registry.facts import Facts, Kind, RegistryRow
+from registry.facts import Facts, Kind, Offer, RegistryRow
 from registry.gathered import (
     Close,
     Own,
@@ -39,8 +39,8 @@ Rows = Mapping[str, RegistryRow]
 
 async def gather_facts(
     sources: Sources, query: Query, rows: Rows, rules: Rules, now: dt.datetime
-) -> tuple[list[Facts], set[str]]:
-    """Facts of every seat of tonight's universe, and the venue's base assets.
+) -> tuple[list[Facts], list[Offer]]:
+    """Facts of every seat of tonight's universe, and all that the venue offers.
 
     Raises TryLater, Refused or BadInput when exchangeInfo can not be had, Refused when our clock is wrong.
     """
@@ -67,7 +67,7 @@ async def gather_facts(
         )
         for seat in seats
     ]  # fmt: skip
-    return facts, {offer.base for offer in offers}
+    return facts, offers
 
 
 async def _recall(query: Query, now: dt.datetime) -> tuple[dict[str, Kind], bool]:

@@ -68,12 +68,20 @@ def _find_problem(symbol: object, reason: object) -> str:
     return ""
 
 
-def find_list_problems(lists: Lists, known: Collection[str]) -> list[str]:
-    """Name what is odd in the lists: symbols in both, and those that neither the venue nor the registry knows."""
+def find_list_problems(
+    lists: Lists, known: Collection[str], elsewhere: Collection[str] = (), quotes: Collection[str] = ()
+) -> list[str]:
+    """Name what is odd in the lists: symbols in both, and those that no run judges.
+
+    `known` are the assets that the registry knows or that are listed in one of the `quotes` of the universe,
+    `elsewhere` those that the venue lists in others alone; of the rest neither knows anything.
+    """
     problems: list[str] = []
     for name, entries in (("ban list", lists.banned), ("whitelist", lists.whitelisted)):
-        unknown = sorted(symbol for symbol in entries if symbol not in known)
-        if unknown:
+        unjudged = sorted(symbol for symbol in entries if symbol not in known)
+        if untraded := [symbol for symbol in unjudged if symbol in elsewhere]:
+            problems.append(f"not traded in {', '.join(quotes)}, in the {name}: {', '.join(untraded)}")
+        if unknown := [symbol for symbol in unjudged if symbol not in elsewhere]:
             problems.append(f"unknown to the venue and to the registry, in the {name}: {', '.join(unknown)}")
     both = sorted(lists.banned.keys() & lists.whitelisted.keys())
     if both:

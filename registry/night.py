@@ -27,13 +27,13 @@ class Rules(msgspec.Struct, frozen=True):
 
 def judge_night(
     now: datetime, night: date, facts: Iterable[Facts], rows: Mapping[str, RegistryRow], rules: Rules,
-    known: Collection[str],
+    known: Collection[str], elsewhere: Collection[str] = (),
 ) -> Night:  # fmt: skip
     """Judge every symbol of the universe; the order of `facts` does not matter.
 
-    `now` is when the run began (aware UTC), `night` the one it belongs to, `rows` the whole table by symbol, `known` the
-    venue's base assets, to tell the unknown symbols of the lists. An EXCLUDED row outside the universe loses its good
-    nights: its row is broken.
+    `now` is when the run began (aware UTC), `night` the one it belongs to, `rows` the whole table by symbol. `known`
+    are the venue's base assets in the quotes of the universe and `elsewhere` those in others alone, to tell symbols of
+    the lists that nobody judges. An EXCLUDED row outside the universe loses its good nights: its row is broken.
     """
     verdicts = tuple(
         judge_symbol(one, rows.get(one.symbol), rules, now, night) for one in sorted(facts, key=lambda f: f.symbol)
@@ -48,7 +48,7 @@ def judge_night(
         run_at=now,
         verdicts=verdicts,
         idle=idle,
-        warnings=tuple(find_list_problems(rules.lists, {*known, *rows})),
+        warnings=tuple(find_list_problems(rules.lists, {*known, *rows}, elsewhere, rules.thresholds.universe.quotes)),
         judged_existing=existing,
         status_changes=changes,
         stop=check_changes(changes, existing, rules.thresholds.status),

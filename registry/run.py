@@ -26,6 +26,7 @@ from registry.schedule import night_of
 from registry.settings import RegistrySettings, read_pull_time
 from registry.sources import Sources, Spent
 from registry.tables import read_rows, was_run, write_night
+from registry.universe import split_bases
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +72,12 @@ async def look(settings: RegistrySettings, query: Query, now: dt.datetime | None
     rows = await read_rows(query)
     sources = Sources(settings, clock, rules.thresholds.universe)
     try:
-        facts, known = await gather_facts(sources, query, rows, rules, run_at)
+        facts, offers = await gather_facts(sources, query, rows, rules, run_at)
     finally:
         await sources.close()
     dated = night_of(run_at, read_pull_time(settings.registry_pull_time))
-    night = judge_night(run_at, dated, facts, rows, rules, known)
+    known, elsewhere = split_bases(offers, rules.thresholds.universe.quotes)
+    night = judge_night(run_at, dated, facts, rows, rules, known, elsewhere)
     for warning in night.warnings:
         log.warning("registry list", extra={"problem": warning})
     return Report(night, sources.spent(), time.monotonic() - began_s)

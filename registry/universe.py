@@ -89,6 +89,15 @@ def choose_offer(listed: Mapping[str, Offer], row: RegistryRow | None, quotes: I
     return best
 
 
+def split_bases(offers: Iterable[Offer], quotes: Collection[str]) -> tuple[set[str], set[str]]:
+    """The venue's base assets: those with a pair in one of the quotes, and those with pairs in others alone."""
+    bases: set[str] = set()
+    elsewhere: set[str] = set()
+    for offer in offers:
+        (bases if offer.quote in quotes else elsewhere).add(offer.base)
+    return bases, elsewhere - bases
+
+
 def _offers_by_base(offers: Iterable[Offer], quotes: Collection[str]) -> dict[str, dict[str, Offer]]:
     found: dict[str, dict[str, Offer]] = {}
     for offer in offers:

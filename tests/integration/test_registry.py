@@ -41,10 +41,12 @@ async def test_nights_of_a_market(world: World) -> None:
         world.venue.fault("list", symbol=pair, **STRONG)
     young = {**STRONG, "volume": "800000000", "age_days": 6, "mcap": 9_000_000_000, "perp": False, "spread_pct": "0.03"}
     world.venue.fault("list", symbol="NEWUSDT", **young)
-    world.lists["whitelist_path"] = {"NEW": "listed last week, wanted at once"}
+    world.venue.fault("list", symbol="BTCPAIRBTC")
+    world.lists["whitelist_path"] = {"NEW": "listed last week, wanted at once", "BTCPAIR": "in USDT one day"}
 
     # Night 0: everybody is new, and everybody is told.
     first = await world.run(0)
+    assert first.night.warnings == ("not traded in USDT, FDUSD, USDC, in the whitelist: BTCPAIR",)
     rows = await world.rows()
     told = await world.hear(len(first.night.verdicts))
     assert set(told) == set(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -62,8 +62,8 @@ class Registry:
     def lists(self, banned: dict[str, str] | None = None, whitelisted: dict[str, str] | None = None) -> None:
         self.rules = replace(self.rules, lists=Lists(banned or {}, whitelisted or {}))
 
-    def run(self, *facts: Facts) -> Night:
-        night = judge_night(self.now, self.dated, facts, self.rows, self.rules, {f.symbol for f in facts})
+    def run(self, *facts: Facts, elsewhere: Collection[str] = ()) -> Night:
+        night = judge_night(self.now, self.dated, facts, self.rows, self.rules, {f.symbol for f in facts}, elsewhere)
         for row in (*(v.row for v in night.verdicts), *night.idle):
             self.rows[row.symbol] = row
         return night

@@ -285,6 +285,13 @@ def test_unknown_symbols_of_the_lists_are_named() -> None:
         "unknown to the venue and to the registry, in the ban list: TYPO",
         "unknown to the venue and to the registry, in the whitelist: SOLL",
     )
+    # Those that the venue has in other quotes alone are judged no more than those.
+    registry.lists(banned={"GONE": "x", "ODD": "x"}, whitelisted={"SOLL": "x", "ODDER": "x"})
+    assert registry.run(facts_of(), elsewhere={"ODD", "ODDER", "GONE"}).warnings == (
+        "not traded in USDT, FDUSD, USDC, in the ban list: ODD",
+        "not traded in USDT, FDUSD, USDC, in the whitelist: ODDER",
+        "unknown to the venue and to the registry, in the whitelist: SOLL",
+    )
 
 
 def test_an_asset_that_nobody_knows_anything_of() -> None:

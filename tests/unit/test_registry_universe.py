@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from registry.facts import Kind, Offer, RegistryRow, Status
-from registry.universe import Seat, choose_universe, kind_of
+from registry.universe import Seat, choose_universe, kind_of, split_bases
 from tests.unit.registry_nights import RULES, dec
 
 LIMITS = replace(RULES.thresholds.universe, top=2, quotes=("USDT", "USDC"))
@@ -87,6 +87,11 @@ def test_who_is_on_the_way_back_keeps_the_seat_when_only_the_volume_is_not_told(
     told: dict[str, float] = {"BACKUSDT": 1, "AAAUSDT": 9, "BBBUSDT": 8}
     assert list(choose(offer("BACK"), offer("AAA"), offer("BBB"), volumes=told, rows=rows)) == ["AAA", "BBB"]
     assert list(choose(rows=rows)) == []  # delisted
+
+
+def test_assets_with_other_quotes_alone_are_told_apart() -> None:
+    offers = (offer("AAA", "BTC"), offer("BBB"), offer("BBB", "BTC"), offer("CCC", "USDC"))
+    assert split_bases(offers, LIMITS.quotes) == ({"BBB", "CCC"}, {"AAA"})
 
 
 def test_pair_is_the_first_quote_that_trades() -> None:
