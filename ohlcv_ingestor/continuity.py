@@ -10,6 +10,7 @@ from common.contracts import GapStatus
 from common.venues.market import Trade
 from ohlcv_ingestor.gaps import Gap, clip_runs
 
+IDS_ANEW = "ids began anew"
 ANEW_MS = 1_000
 """A repeated trade is never newer than the last one; a listing that counts from the beginning again is."""
 
@@ -130,7 +131,7 @@ class Continuity:
 
     def _doubt_ids(self) -> None:
         """A low id newer than the last trade: the venue counts anew, and only an operator can say from where."""
-        self.doubt("ids began anew")
+        self.doubt(IDS_ANEW)
         if self.tail is not None:
             self.tail.parked = True
 

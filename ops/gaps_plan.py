@@ -17,6 +17,7 @@ from common.contracts import GRADE_EXACT, GRADE_PART, LANE_REPAIR, BarRow, Clear
 from common.venues.binance_spot import MARKET
 from ohlcv_ingestor.bars import bar_row, flat_bar
 from ohlcv_ingestor.bricks import footprint_row
+from ohlcv_ingestor.continuity import IDS_ANEW
 from ohlcv_ingestor.gaps import clip_runs
 from ohlcv_ingestor.repair import Answer, Ask, AskTrades
 from ohlcv_ingestor.ring import minute_of
@@ -61,6 +62,8 @@ def choose_gaps(ledger: Sequence[GapRow], now_s: int, ages: Ages, again: bool) -
 def _why_left(gap: GapRow, now_s: int, ages: Ages) -> str:
     if (gap.service, gap.venue) != (SERVICE, VENUE):
         return f"this command knows how to ask {VENUE} for trades, not {gap.venue} for {gap.service}"
+    if gap.to_id is None and gap.reason == IDS_ANEW:
+        return "the venue's ids began anew after it: no id says what is missing, so nothing repairs it"
     if gap.to_id is None or gap.to_ms is None:
         return "its end is not known yet: the ingestor repairs it while the symbol is followed"
     if gap.status is GapStatus.OPEN and gap.to_ms >= 1000 * minute_of(now_s - max(ages.backfill_s, ages.ring_s)):
@@ -91,6 +94,15 @@ def is_done(gap: GapRow, span: Span) -> bool:
 def may_pause(gap: GapRow, span: Span) -> bool:
     """May a step end here? Only at a trade that lies inside the gap: it becomes the first id of the rest."""
     return gap.to_id is not None and gap.from_id < span.after.id <= gap.to_id
+
+
+def began_anew(gap: GapRow, span: Span) -> bool:
+    """Does the venue count lower ids past a gap's end in time than before it, or has it no trade left to reach them?"""
+    assert gap.to_id is not None
+    assert gap.to_ms is not None
+    if 1000 * span.to_s <= gap.to_ms or span.after.id > gap.to_id:
+        return False
+    return span.after.id < gap.from_id or span.after.ms is None
 
 
 class Ends(NamedTuple):

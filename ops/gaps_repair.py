@@ -9,6 +9,7 @@ import msgspec
 
 from common.batch import Batch
 from common.contracts import GapRow, Retraction, format_time
+from common.errors import Refused
 from common.store import Store
 from common.venues.binance_spot import MARKET
 from ohlcv_ingestor.ring import minute_of
@@ -18,6 +19,7 @@ from ops.gaps_plan import (
     UNPROVEN,
     VENUE,
     Ends,
+    began_anew,
     divide_gap,
     find_ends,
     follow_close,
@@ -48,7 +50,8 @@ class Outcome(msgspec.Struct, frozen=True):
 async def repair_gap(store: Store, asker: Asker, gap: GapRow, say: Say) -> Outcome:
     """Fetch every minute that a gap touches anew, commit it with the ledger, and go on until the gap's end.
 
-    Raises TryLater when the venue or the database stays away; what was committed until then stays.
+    Raises TryLater when the venue or the database stays away, Refused when the venue's ids began anew; what was
+    committed until then stays.
     """
     symbol, total = gap.symbol, Outcome()
     ends: Ends = await asker.drive(symbol, find_ends(gap))
@@ -75,7 +78,11 @@ def missing_ids(gaps: Iterable[GapRow]) -> int:
 
 
 async def _fetch_step(asker: Asker, gap: GapRow, from_s: int) -> list[Span]:
-    """Minutes of a step; it goes on past its length to a trade at which the gap can be divided, or to its end."""
+    """Minutes of a step; it goes on past its length to a trade at which the gap can be divided, or to its end.
+
+    Raises Refused where the venue's ids will never reach that end.
+    """
+    assert gap.to_id is not None
     assert gap.to_ms is not None
     spans: list[Span] = []
     at, edge, end_s = from_s, None, minute_of(gap.to_ms // 1000) + 60
@@ -85,6 +92,8 @@ async def _fetch_step(asker: Asker, gap: GapRow, from_s: int) -> list[Span]:
         spans.append(span)
         if is_done(gap, span) or (to_s - from_s >= STEP_S and may_pause(gap, span)):
             return spans
+        if began_anew(gap, span):
+            raise Refused(f"the venue's ids began anew: after this gap it counts {span.after.id}, not {gap.to_id + 1}")
         at, edge = to_s, _known(span.after)
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from common.batch import Batch
 from common.contracts import GapRow, GapStatus
-from common.errors import BadInput, ConfigError
+from common.errors import BadInput, ConfigError, Refused
 from common.venues.market import Kline, Trade
 from ohlcv_ingestor.bars import bar_row, flat_bar
 from ohlcv_ingestor.repair import Answer, AskKlines, AskTrades, RepairLimits, repair_gap
@@ -23,6 +23,7 @@ from ops.gaps_ledger import Entry
 from ops.gaps_options import read_moment
 from ops.gaps_plan import Ages, choose_gaps, divide_gap, find_ends, follow_close, is_done, span_batch
 from ops.gaps_refetch import Edge, Hole, Span, fetch_span
+from ops.gaps_repair import repair_gap as hand_repair
 from tests.rows import T0, make_gap
 
 SYMBOL = "XUSDT"
@@ -255,6 +256,35 @@ def test_a_gap_beside_one_that_the_ingestor_repairs_waits() -> None:
 
 
 # ---- flat bars, listing, moments
+
+
+class Asking:
+    """An `Asker` on a `Venue` that gives up on somebody who never ends."""
+
+    def __init__(self, venue: Venue) -> None:
+        self.venue = venue
+
+    async def drive(self, symbol: str, asking: Generator[Any, Answer, Any]) -> Any:
+        assert len(self.venue.asked) < 1_000, "it asks for ever"
+        return self.venue.drive(asking)
+
+
+@pytest.mark.parametrize("anew", [1, 50_010], ids=["lower", "inside"])
+async def test_ids_that_began_anew_are_refused_and_never_waited_for(anew: int) -> None:
+    """The venue counts lower ids after the gap, or ones that will reach its end in some future."""
+    # Neither store is touched: nothing may be committed.
+    store: Any = None
+    asker: Any = Asking(Venue(every_second(200, anew) if anew == 1 else every_second(20, anew, 10)))
+    with pytest.raises(Refused, match="ids began anew"):
+        await hand_repair(store, asker, gap_of(50_000, 50_040, 20, 60), print)
+
+
+def test_a_tail_whose_ids_began_anew_is_not_said_to_be_repaired() -> None:
+    tail = replace(gap_of(50, 60, 0, 0), to_id=None, to_ms=None)
+    (choice,) = choose_gaps([tail], T0 + 86_400, Ages(), again=False)
+    assert "the ingestor repairs it" in choice.why_left
+    (choice,) = choose_gaps([replace(tail, reason="ids began anew")], T0 + 86_400, Ages(), again=False)
+    assert "nothing repairs it" in choice.why_left
 
 
 def test_flat_bars_follow_a_changed_close_up_to_the_next_trade() -> None:
