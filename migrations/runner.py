@@ -30,6 +30,14 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
   name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
 """
 _TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
+_POLICY = re.compile(r"add_\w*policy\(\s*'(\w+)'")
+_OWNERS = """
+SELECT c.oid::regclass::text AS name, quote_ident(o.rolname) AS owner
+  FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner
+ WHERE c.oid IN (SELECT to_regclass(n) FROM unnest($1::text[]) AS n) AND NOT o.rolcanlogin
+   AND pg_has_role(o.oid, 'SET')
+"""
+"""Tables that roles.sql handed over to a role that nobody logs in as, where this login may take them back."""
 _CROWDED = (asyncpg.UniqueViolationError, asyncpg.DuplicateObjectError, asyncpg.InternalServerError)
 """What another database of the cluster that makes the same roles at this moment does to us."""
 _ENTRY = "INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)"
@@ -93,6 +101,11 @@ def plan(steps: Sequence[Step], applied: dict[str, str]) -> list[Step]:
     return pending
 
 
+def policy_tables(step: Step) -> set[str]:
+    """Tables to which a file gives a policy, in whatever edition."""
+    return {table for part in step.parts for table in _POLICY.findall(part)}
+
+
 async def migrate(
     dsn: str,
     folder: Path = FOLDER,
@@ -149,8 +162,14 @@ async def _ensure_extension(con: Connection) -> None:
 async def _apply(con: Connection, step: Step) -> None:
     if step.in_transaction:
         async with con.transaction():
+            # A policy's job runs as the table's owner of that moment, and TimescaleDB refuses one that can not log in.
+            taken = await con.fetch(_OWNERS, sorted(policy_tables(step)))
+            for table in taken:
+                await con.execute(f"ALTER TABLE {table['name']} OWNER TO CURRENT_USER")
             for part in step.parts:
                 await con.execute(part)
+            for table in taken:
+                await con.execute(f"ALTER TABLE {table['name']} OWNER TO {table['owner']}")
             await con.execute(_ENTRY, step.name, step.sha256)
     else:
         # Parts are written so that they can be repeated: a starter killed half-way begins the file again.

@@ -265,6 +265,48 @@ async def test_roles_are_made_once_by_databases_that_migrate_at_once(servers: Se
             await con.execute(f"DROP ROLE {r[0]}")
 
 
+_POLICY_STUB = """
+CREATE FUNCTION add_stub_policy(t regclass, drop_after interval, if_not_exists boolean) RETURNS void
+LANGUAGE plpgsql AS $f$
+BEGIN
+  IF NOT (SELECT rolcanlogin FROM pg_roles JOIN pg_class ON relowner = pg_roles.oid WHERE pg_class.oid = t) THEN
+    RAISE EXCEPTION 'hypertable owner must have LOGIN permission to run background tasks';
+  END IF;
+  INSERT INTO policies SELECT t::text, drop_after, relowner::regrole::text FROM pg_class WHERE oid = t;
+END $f$;
+CREATE TABLE policies (name text, drop_after interval, owner text);
+GRANT INSERT ON policies TO PUBLIC;
+"""
+"""What TimescaleDB's Community edition asks of a hypertable's owner; the edition itself is not tested here."""
+
+
+@pytest.mark.parametrize("superuser", [True, False], ids=["superuser", "migrator"])
+async def test_policies_come_to_tables_that_were_handed_over(empty_dsn: str, tmp_path: Path, superuser: bool) -> None:
+    for path in sorted(FOLDER.glob("00*.sql")):
+        if path.name < "0010":
+            (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / ROLES_FILE).write_text((FOLDER / ROLES_FILE).read_text())
+    assert len(await migrate(empty_dsn, tmp_path)) == 9
+    text = (FOLDER / "0010_influencer_retention.sql").read_text()
+    stubbed = text.replace("'timescale'", "'apache'").replace("add_retention_policy", "add_stub_policy")
+    (tmp_path / "0010_influencer_retention.sql").write_text(stubbed)
+    name = f"migrator_{uuid4().hex[:8]}"
+    await access_database.create_login(empty_dsn, name, "migrator", PASSWORD)
+    owners = "SELECT relname, relowner::regrole::text, relacl::text FROM pg_class WHERE relname LIKE 'influencer\\_%'"
+    try:
+        async with login(empty_dsn) as con:
+            await con.execute(_POLICY_STUB)
+            before = await con.fetch(f"{owners} ORDER BY 1")
+            assert {r[1] for r in before if r[0] == "influencer_signals"} == {"trading_migrator"}
+            dsn = empty_dsn if superuser else address_for(empty_dsn, name, PASSWORD)
+            assert await migrate(dsn, tmp_path) == ["0010_influencer_retention.sql"]
+            added = await con.fetch("SELECT name, drop_after, owner FROM policies ORDER BY 1")
+            assert [(r[0], r[1].days) for r in added] == [("influencer_raw_events", 90), ("influencer_signals", 400)]
+            assert await con.fetch(f"{owners} ORDER BY 1") == before, "handed over again, with the rights it had"
+    finally:
+        await access_database.drop_login(empty_dsn, name)
+
+
 async def test_a_login_is_made_changed_listed_and_removed(ts_dsn: str) -> None:
     name = f"someone_{uuid4().hex[:8]}"
     assert await access_database.create_login(ts_dsn, name, "writer", PASSWORD)
