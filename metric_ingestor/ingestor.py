@@ -101,8 +101,6 @@ class MetricIngestor:
         """Hand in the rows of each window when it is due, for ever; `serving` is called after the first."""
         while not self._vendors.time.known:
             await self._look_at_cursors()
-            if heard_ms := self.heard_ms():
-                self._vendors.time.assume(heard_ms, self._clock.monotonic_s())
             await asyncio.sleep(self._settings.cursors_every_ms / 1000)
         window = window_of(int(self._vendors.now_ms()) // 1000)
         self.recorder.written = window - WINDOW_S
@@ -137,9 +135,17 @@ class MetricIngestor:
     def _skip(self, first: int, newest: int) -> None:
         log.warning("windows without samples", extra={"windows": (newest - first) // WINDOW_S})
         self.recorder.written = newest - WINDOW_S
+        oldest = self._oldest_filled()
+        first = max(first, oldest)
         for symbol in self.followed:
-            self.recorder.fill_from[symbol] = min(self.recorder.fill_from.get(symbol, first), first)
+            # Where the last life ended may have been judged by a time that was too old.
+            fill_from = max(oldest, self.recorder.fill_from.get(symbol, first))
+            self.recorder.fill_from[symbol] = min(fill_from, first)
             self._dirty.mark(symbol, first, newest - WINDOW_S)
+
+    def _oldest_filled(self) -> int:
+        """Windows before this one that nobody wrote stay without a row."""
+        return self.recorder.written - 3600 * self._settings.fill_hours_max
 
     def _sampled_row(self, symbol: str, window: int) -> MetricRow:
         samples = self._vendors.samples
@@ -163,7 +169,11 @@ class MetricIngestor:
             )
         except TryLater:
             return  # rows are due all the same; the recorder tells that the database is away
-        self.cursors = {row["symbol"]: row["cursor_s"] for row in rows}
+        before, self.cursors = self.cursors, {row["symbol"]: row["cursor_s"] for row in rows}
+        # Only one that moves tells the time: one that is merely stored may be a week old.
+        moved_s = max((s for symbol, s in self.cursors.items() if s > before.get(symbol, s)), default=None)
+        if moved_s is not None:
+            self._vendors.time.assume(1000.0 * moved_s, self._clock.monotonic_s())
         self._dirty.advance(self.cursors, self.recorder.written)
 
     # ---- marks
@@ -223,7 +233,7 @@ class MetricIngestor:
 
     def _go_on(self, symbol: str, last: int, updated: dt.datetime) -> None:
         written = self.recorder.written
-        fill_from = max(last + WINDOW_S, written - 3600 * self._settings.fill_hours_max // WINDOW_S * WINDOW_S)
+        fill_from = max(last + WINDOW_S, self._oldest_filled())
         self.recorder.fill_from[symbol] = fill_from
         self._dirty.mark(symbol, fill_from, written)
         # Its last windows may have been revised without a gap after it had ended.

@@ -48,7 +48,7 @@ class VenueTime:
         return True
 
     def assume(self, heard_ms: float, mono_s: float) -> None:
-        """Go by the market's newest watermark until the server tells the time itself; it can only be ahead of that."""
+        """Go by a watermark that just moved until the server tells the time itself; it can only be ahead of that."""
         if self._known is None or (self._rough and heard_ms > self.now_ms(mono_s)):
             self._known = (heard_ms, mono_s)
 

@@ -2,108 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from common.batch import Batch
 from common.clock import Clock
-from common.contracts import FootprintRow, GapStatus, MetricRow
+from common.contracts import GapStatus, MetricRow
 from common.listings import Listing
-from common.store import Store
 from common.venues.binance_futures import MAX_FUNDING, SettledPage, Settlement
-from metric_ingestor.dirty import Dirty
-from metric_ingestor.ingestor import SET_BACK_WINDOWS, MetricIngestor
-from metric_ingestor.recorder import Recorder
-from metric_ingestor.samples import Fate, Field, Sample, Samples
-from metric_ingestor.settings import MetricSettings
+from metric_ingestor.samples import Fate, Field, Sample
 from metric_ingestor.settled import HISTORY_S, Settlements
-from metric_ingestor.venue_time import WITNESSES, VenueTime
-from tests.rows import T0, make_bar, make_cursor, make_gap, make_second
-from tests.servers import fresh_database, share_servers
+from metric_ingestor.venue_time import VenueTime
+from tests.metric_desk import END, SOL, Desk, Ground, clear_desk, ingestor_of, open_ground
+from tests.rows import T0, make_second
 
-SOL = "SOLUSDT"
-END = T0 + 15
-"""The first window of the minute T0."""
 FULL = MetricRow(END, SOL, 0.0001, 100.5, None, 8, "binance", "binance", None, 1000 * T0 + 9000, 1000 * T0 + 8000)
 
 
-@dataclass
-class Desk:
-    """A store that writes seconds, a recorder that judges them, and a connection that looks."""
-
-    store: Store
-    recorder: Recorder
-    dirty: Dirty
-    con: asyncpg.Connection
-    announced: list[int] = field(default_factory=list)
-
-    async def put(
-        self, *seconds: FootprintRow, cursor_s: int = END, gap: GapStatus | None = None, bar_n: int = 0
-    ) -> None:
-        batch = Batch()
-        for row in seconds:
-            batch.put_footprint(row)
-        batch.put_cursor(make_cursor(100, cursor_s))
-        if gap is not None:
-            batch.put_gap(make_gap(status=gap))
-        if bar_n:
-            batch.put_bar(make_bar(n=bar_n))
-        await self.store.commit(batch)
-
-    async def write(self, row: MetricRow) -> asyncpg.Record:
-        """A due window."""
-        self.recorder.hand_in(row.time, [row])
-        await self.recorder.step()
-        return await self.row(row.time)
-
-    async def again(self, *ends: int) -> None:
-        for end in ends:
-            self.dirty.mark(SOL, end, end)
-        await self.recorder.step()
-
-    async def row(self, end: int = END) -> asyncpg.Record:
-        return await self.con.fetchrow("SELECT * FROM metric_15s WHERE time = to_timestamp($1)", end)
-
-    async def messages(self) -> list[str]:
-        """Ids of metric messages in the outbox, in order."""
-        rows = await self.con.fetch("SELECT ids FROM bus_outbox ORDER BY id")
-        return [ident for row in rows for ident in row["ids"] if ident.startswith("metric")]
-
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-WRITTEN = ("metric_15s", "footprint_1s", "raw_bars", "feed_gaps", "ingest_cursors", "bus_outbox", "funding_settled")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ground() -> AsyncIterator[tuple[Store, asyncpg.Connection]]:
+async def ground() -> AsyncIterator[Ground]:
     """One database for all of them: making one costs a second."""
-    async with fresh_database(share_servers().ts_dsn) as dsn:
-        store, con = Store(dsn, "ohlcv/0/1"), await asyncpg.connect(dsn)
-        try:
-            assert await store.acquire()
-            yield store, con
-        finally:
-            await store.close()
-            await con.close()
+    async with open_ground() as ground:
+        yield ground
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def desk(ground: tuple[Store, asyncpg.Connection]) -> Desk:
-    store, con = ground
-    for table in WRITTEN:
-        await con.execute(f"DELETE FROM {table}")
-    dirty = Dirty()
-    recorder = Recorder(store.database, Clock(), dirty, lambda symbol: "", lambda: None, (0.1, 500, 3))
-    return Desk(store, recorder, dirty, con)
+async def desk(ground: Ground) -> Desk:
+    return await clear_desk(ground)
 
 
 async def test_a_row_is_revised_only_when_it_changed(desk: Desk) -> None:
@@ -231,16 +164,6 @@ async def test_settlements_of_a_symbol_that_comes_later(desk: Desk) -> None:
     assert len(asked) == 1, "all is looked for: only what is new"
 
 
-def ingestor_of(desk: Desk, clock: Clock, time: VenueTime) -> MetricIngestor:
-    """What knows symbols and marks, without processes: no vendor is asked here."""
-    settings = MetricSettings(ts_dsn=share_servers().ts_dsn, rmq_url=share_servers().rmq_url)
-    vendors: Any = SimpleNamespace(time=time, samples=Samples(), now_ms=lambda: time.now_ms(clock.monotonic_s()))
-    sampler: Any = SimpleNamespace()
-    ingestor = MetricIngestor(settings, clock, desk.store.database, desk.dirty, vendors, sampler)
-    ingestor.recorder = desk.recorder
-    return ingestor
-
-
 async def test_what_this_life_writes_first_does_not_hide_where_the_last_one_ended(desk: Desk) -> None:
     """Windows of the time away get their rows, though newer ones are there before the marks are set."""
     hours = 3
@@ -265,32 +188,3 @@ async def test_what_this_life_writes_first_does_not_hide_where_the_last_one_ende
     assert len(rows) == (begin - END) // 15 + 1
     assert tuple(rows[0]) == (0.25, 2), "it was revised after the last life had ended"
     assert [row["cvd_delta"] for row in rows[1:3]] == [0.25, None]
-
-
-async def test_a_time_that_was_wrong_costs_a_minute(desk: Desk) -> None:
-    """The server is an hour ahead at first; windows go on as soon as it is corrected."""
-    clock, time = Clock(rate=100.0), VenueTime(100.0)
-    ingestor = ingestor_of(desk, clock, time)
-    began_s = clock.monotonic_s()
-
-    def right_ms() -> float:
-        return 1000.0 * T0 + 100_000 * (clock.monotonic_s() - began_s)
-
-    def tell(ahead_ms: float) -> None:
-        now_s = clock.monotonic_s()
-        time.observe(right_ms() + ahead_ms, now_s, now_s)
-
-    tell(3_600_000)
-    served = asyncio.Event()
-    await ingestor.follow({SOL: Listing()})
-    task = asyncio.create_task(ingestor.keep_time(served.set))
-    async with asyncio.timeout(5):
-        await served.wait()
-        served.clear()
-        for _ in range(WITNESSES):
-            tell(0)
-        while desk.recorder.written > right_ms() / 1000:
-            await served.wait()
-            served.clear()
-    task.cancel()
-    assert len(desk.dirty) >= SET_BACK_WINDOWS
