@@ -28,7 +28,21 @@ SELECT c.range_start, c.range_end,
 """
 _REPAIRABLE = ("footprint_1s", "raw_bars")
 _OPEN_GAPS = "SELECT symbol, from_time, coalesce(to_time, from_time) AS to_time FROM feed_gaps WHERE status = 'open'"
-_FORGET = "DELETE FROM footprint_deleted WHERE time < now() - make_interval(days => $1)"
+_FORGET = """
+DELETE FROM footprint_deleted
+ WHERE time < least(now() - make_interval(days => $1),
+                    (SELECT min(range_start) FROM timescaledb_information.chunks
+                      WHERE hypertable_schema = current_schema() AND hypertable_name = 'footprint_1s'))
+"""
+"""A mark goes after the seconds around it: while they are there, one may be written again, and its rev goes on."""
+_POLICIES = """
+SELECT t.name, t.days, j.job_id, j.config->>'drop_after' AS drop_after
+  FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS t(name, days, n)
+  LEFT JOIN timescaledb_information.jobs j ON j.proc_name = 'policy_retention'
+   AND j.hypertable_schema = current_schema() AND j.hypertable_name = t.name
+ WHERE (j.config->>'drop_after')::interval IS DISTINCT FROM make_interval(days => t.days)
+ ORDER BY t.n
+"""
 _DROP = "SELECT drop_chunks($1::regclass, older_than => $2::timestamptz, newer_than => $3::timestamptz)"
 
 
@@ -90,7 +104,8 @@ def retain(
     The login must own the tables (as the one that migrates does): nobody else may drop chunks.
 
     A chunk that an open gap still touches is kept and named, until `trading-bus gaps --repair` has ended the gap.
-    TimescaleDB's Community edition drops chunks by its own policies: there only marks of deleted seconds go.
+    TimescaleDB's Community edition drops chunks by its own policies, open gaps or not: there it is an error when they
+    keep a table for other days than these options, and only marks of deleted seconds go.
     """
     if signals_days < events_days:
         raise ConfigError(
@@ -108,17 +123,39 @@ async def _retain(dsn: str, days: dict[str, int], dry_run: bool) -> None:
     con = await connect(dsn, "ops/retain")
     try:
         with named_errors():
+            if await con.fetchval(_LICENSE) == "timescale":
+                await check_policies(con, days)
+                click.echo("no chunks to drop: retention policies of TimescaleDB's Community edition do it")
+            else:
+                await _retain_tables(con, days, dry_run)
             if not dry_run:
                 await con.execute(_FORGET, days["footprint_1s"])
-            if await con.fetchval(_LICENSE) == "timescale":
-                click.echo("no chunks to drop: retention policies of TimescaleDB's Community edition do it")
-                return
-            await con.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
-            gaps = [OpenGap(r["symbol"], r["from_time"], r["to_time"]) for r in await con.fetch(_OPEN_GAPS)]
-            for table, keep_days in days.items():
-                await _retain_table(con, table, keep_days, gaps if table in _REPAIRABLE else [], dry_run)
     finally:
         await con.close()
+
+
+async def check_policies(con: Connection, days: dict[str, int]) -> None:
+    """Raise ConfigError where a retention policy keeps a table for other days, or there is none."""
+    wrong: list[str] = []
+    for r in await con.fetch(_POLICIES, list(days), list(days.values())):
+        if r["job_id"] is None:
+            wrong.append(f"{r['name']}: to be kept {r['days']} days, but it has no retention policy that would drop it")
+            continue
+        config = f"jsonb_set(config, '{{drop_after}}', '\"{r['days']} days\"')"
+        wrong.append(
+            f"{r['name']}: to be kept {r['days']} days, but its retention policy drops after {r['drop_after']}; "
+            f"give those days, or change the policy: SELECT alter_job(job_id, config => {config}) "
+            f"FROM timescaledb_information.jobs WHERE job_id = {r['job_id']}"
+        )
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+async def _retain_tables(con: Connection, days: dict[str, int], dry_run: bool) -> None:
+    await con.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
+    gaps = [OpenGap(r["symbol"], r["from_time"], r["to_time"]) for r in await con.fetch(_OPEN_GAPS)]
+    for table, keep_days in days.items():
+        await _retain_table(con, table, keep_days, gaps if table in _REPAIRABLE else [], dry_run)
 
 
 async def _retain_table(con: Connection, table: str, keep_days: int, gaps: list[OpenGap], dry_run: bool) -> None:

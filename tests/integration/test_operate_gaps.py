@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from common.batch import Batch
 from common.contracts import GapRow
-from common.errors import Refused
+from common.errors import ConfigError, Refused
 from common.store import Committed, Store
 from ops import gaps_repair
 from ops.gaps import gaps
@@ -26,7 +26,7 @@ from ops.gaps_outlet import open_outlet
 from ops.gaps_plan import divide_gap, find_ends
 from ops.gaps_refetch import fetch_span
 from ops.gaps_repair import commit_step
-from ops.retain import retain
+from ops.retain import check_policies, retain
 from ops.verify import verify
 from tests.rows import T0, make_bar
 from tests.stage import Stage, open_stage
@@ -275,16 +275,51 @@ async def test_retain_drops_what_is_old_and_keeps_what_a_gap_touches(ts_dsn: str
             rows = await con.fetch("SELECT round(extract(epoch FROM now() - time) / 86400)::int AS d FROM footprint_1s")
             return sorted(r["d"] for r in rows)
 
+        await con.execute(
+            "INSERT INTO footprint_deleted SELECT 'XUSDT', now() - make_interval(days => d), 3"
+            " FROM unnest(ARRAY[20, 35, 39, 60]) d"
+        )
+
+        async def marks_left() -> list[int]:
+            rows = await con.fetch("SELECT extract(day FROM now() - time)::int AS d FROM footprint_deleted")
+            return sorted(r["d"] for r in rows)
+
         text = await run_retain("--dry-run")
+        assert len(await marks_left()) == 4
         assert "footprint_1s: 1 chunks older than 30 days to drop" in text, text
         assert "kept: an open gap of XUSDT touches it" in text
         assert await days_left() == [0, 20, 31, 40]
         assert "1 chunks older than 30 days dropped" in await run_retain()
         assert await days_left() == [0, 20, 40]
+        assert await marks_left() == [20, 35, 39], "the chunk of 40 days ago is still there: its seconds may come again"
         await con.execute("UPDATE feed_gaps SET status = 'repaired'")
         await run_retain("--footprint-days", "10")
         assert await days_left() == [0]
+        assert await marks_left() == []
         assert "0 chunks" in await run_retain()
+    finally:
+        await con.close()
+
+
+async def test_where_policies_drop_other_days_are_refused(ts_dsn: str) -> None:
+    """Rows of jobs as the Community edition would have them: which edition it is decides only who is asked."""
+    con = await asyncpg.connect(ts_dsn)
+    try:
+        await con.execute(
+            "INSERT INTO _timescaledb_config.bgw_job (id, application_name, schedule_interval, max_runtime,"
+            " max_retries, retry_period, proc_schema, proc_name, owner, scheduled, hypertable_id, config, fixed_schedule)"
+            " SELECT 4242, 'test', '1 d', '1 min', 0, '1 min', '_timescaledb_functions', 'policy_retention',"
+            ' current_user::regrole, false, id, \'{"drop_after": "30 days"}\', false'
+            " FROM _timescaledb_catalog.hypertable WHERE table_name = 'footprint_1s'"
+        )
+        await check_policies(con, {"footprint_1s": 30})
+        with pytest.raises(ConfigError) as refused:
+            await check_policies(con, {"footprint_1s": 14, "raw_bars": 400})
+        first, second = str(refused.value).splitlines()
+        assert "footprint_1s: to be kept 14 days, but its retention policy drops after 30 days" in first
+        assert "raw_bars: to be kept 400 days, but it has no retention policy" in second
+        # Its statement is understood; only the edition can do it.
+        await con.fetch(f"EXPLAIN {first.partition('change the policy: ')[2]}")
     finally:
         await con.close()
 
