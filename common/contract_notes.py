@@ -176,7 +176,8 @@ _COIN = {
     "excluded_since": Note("When it was excluded; null when it is not", "UTC"),
     "good_nights": Note("Nights in a row with a good score, of an EXCLUDED one", "nights"),
     "absent_nights": Note("Nights in a row on which the venue did not list it", "nights"),
-    "judged_on": Note("Night of the last run that judged it, the UTC day of its pull time: a second run of a night counts none"),
+    "judged_on": Note("Night of the last run that judged it, by its pull time: a second run of a night counts none"),
+    "away_since": Note("Vendors that did not answer in the last run, each with the first night of it in a row"),
     "updated_at": _ROW["updated_at"],
 }  # fmt: skip
 

@@ -2,11 +2,12 @@
 
 A `None` is always "not known", never zero: what is not known is left out of every judgement. Whether it is not known
 because a vendor did not answer tonight stands in `Facts.away`; only then may it be known again tomorrow, and until then
-what the answer could have changed stays as it was.
+what the answer could have changed stays as it was: for some nights, after which the vendor counts as gone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -83,6 +84,7 @@ class Facts(msgspec.Struct, frozen=True):
     market_cap      USD
     kinds_told      whether CoinGecko told all its categories tonight: what sort an asset is hangs on every one of them
     away            vendors that did not answer for this symbol tonight, sorted
+    gone            those of them that have not answered for so many nights that they are waited for no longer
     """
 
     symbol: str
@@ -110,6 +112,12 @@ class Facts(msgspec.Struct, frozen=True):
     kind: Kind = Kind.PLAIN
     kinds_told: bool = False
     away: tuple[Vendor, ...] = ()
+    gone: tuple[Vendor, ...] = ()
+
+    @property
+    def awaited(self) -> tuple[Vendor, ...]:
+        """Vendors that did not answer tonight, and may tomorrow."""
+        return tuple(vendor for vendor in self.away if vendor not in self.gone)
 
     @property
     def perp_known(self) -> bool:
@@ -121,7 +129,7 @@ class Input(msgspec.Struct, frozen=True):
     """One fact inside a component: how it is shown, and what it is worth.
 
     `part` is 0..1, None when not known or only shown; `share` is its weight inside the component, 0 = only shown;
-    `away` says that a vendor would have told it, had it answered.
+    `away` says that a vendor would have told it, had it answered, and is still waited for.
     """
 
     name: str
@@ -145,8 +153,8 @@ class Score(msgspec.Struct, frozen=True):
 
     total           0..100 after the gates, None when no component is known
     raw             the same before the gates
-    lowest, highest what the total could be at worst and at best, had the vendors that were away answered; equal to
-                    `total` when none was
+    lowest, highest what the total could be at worst and at best, had the vendors that are waited for answered; equal
+                    to `total` when none is
     gates           reasons that cap the total below GOOD_SCORE, the most telling first
     """
 
@@ -159,7 +167,7 @@ class Score(msgspec.Struct, frozen=True):
 
     @property
     def doubtful(self) -> bool:
-        """Did a vendor stay away that tells something the score is made of?"""
+        """Is a vendor waited for that tells something the score is made of?"""
         return any(i.away for c in self.components for i in c.inputs)
 
 
@@ -169,7 +177,8 @@ class RegistryRow(msgspec.Struct, frozen=True):
     Read before a run it is what was decided last; returned by the run it is what to write. Columns that the first
     migration does not have: perp text, listed_on date, probation_since timestamptz, excluded_since timestamptz,
     good_nights int, absent_nights int, judged_on date (the night of the last run that judged it, dated by its pull
-    time; a second run of a night counts none).
+    time; a second run of a night counts none), away_since jsonb
+    (vendors that did not answer in that run, each with the first night of it in a row).
     """
 
     symbol: str
@@ -190,6 +199,7 @@ class RegistryRow(msgspec.Struct, frozen=True):
     good_nights: int = 0
     absent_nights: int = 0
     judged_on: date | None = None
+    away_since: Mapping[Vendor, date] = {}
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -75,7 +75,7 @@ def contribution(component: Component, components: Sequence[Component]) -> Decim
 
 
 def _suppose(components: Iterable[Component], part: Decimal) -> list[Component]:
-    """The components as if every vendor that was away had told a fact worth `part`."""
+    """The components as if every vendor that is waited for had told a fact worth `part`."""
     supposed: list[Component] = []
     for component in components:
         inputs = tuple(replace(i, part=part) if i.away else i for i in component.inputs)
@@ -96,9 +96,9 @@ def _capped(total: int | None) -> int | None:
 
 
 def _gates_known(facts: Facts) -> bool:
-    """Did the vendors answer that a gate depends on?"""
-    unknown_spread = facts.spread_pct is None and Vendor.BOOK in facts.away
-    return not unknown_spread and not (facts.vol_24h is None and Vendor.TICKERS in facts.away)
+    """Is none of the vendors waited for that a gate depends on?"""
+    unknown_spread = facts.spread_pct is None and Vendor.BOOK in facts.awaited
+    return not unknown_spread and not (facts.vol_24h is None and Vendor.TICKERS in facts.awaited)
 
 
 def _component(name: str, weight: int, *inputs: Input) -> Component:
@@ -122,13 +122,13 @@ def _history(facts: Facts, thresholds: Thresholds) -> Component:
     return _component(
         "history",
         thresholds.weights.history,
-        _input("age", age, f"{facts.age_days} days", ramps.age_days, Vendor.KLINES in facts.away),
+        _input("age", age, f"{facts.age_days} days", ramps.age_days, Vendor.KLINES in facts.awaited),
         _input("our bars, 24 h", facts.bar_coverage, show_share(facts.bar_coverage), ramps.bar_coverage),
     )
 
 
 def _liquidity(facts: Facts, thresholds: Thresholds) -> Component:
-    ramps, away = thresholds.liquidity, facts.away
+    ramps, away = thresholds.liquidity, facts.awaited
     told = f"median of {facts.spread_samples} samples" if facts.spread_samples else "tonight's snapshot alone"
     spread = f"{show_number(facts.spread_pct)} % ({told})"
     depth = "no archive" if facts.depth_l10_usd is None else f"{show_usd(facts.depth_l10_usd)} (shown, not scored)"
@@ -146,7 +146,7 @@ def _derivatives(facts: Facts, thresholds: Thresholds) -> Component:
     swap = Input("swap at OKX", f"{facts.okx_swap} (shown, not scored)" if facts.okx_swap else "none known")
     if facts.perp is None and facts.perp_known:
         return _component("derivatives", weight, Input("perpetual", "none listed", _ZERO, ramps.perp_share), swap)
-    futures_away = facts.perp is None and Vendor.FUTURES in facts.away
+    futures_away = facts.perp is None and Vendor.FUTURES in facts.awaited
     if facts.perp is None:
         perp = Input("perpetual", _unknown(futures_away), None, ramps.perp_share, futures_away)
     else:
@@ -158,11 +158,11 @@ def _derivatives(facts: Facts, thresholds: Thresholds) -> Component:
         perp,
         _input(
             "open interest", interest, show_usd(interest), ramps.open_interest_usd,
-            futures_away or Vendor.OPEN_INTEREST in facts.away, True,
+            futures_away or Vendor.OPEN_INTEREST in facts.awaited, True,
         ),
         _input(
             "funding gaps, 30 d", None if gaps is None else Decimal(gaps), f"{gaps} settlements", ramps.funding_gaps,
-            futures_away or Vendor.FUNDING in facts.away,
+            futures_away or Vendor.FUNDING in facts.awaited,
         ),
         swap,
     )  # fmt: skip
@@ -179,7 +179,7 @@ def _stability(facts: Facts, thresholds: Thresholds) -> Component:
 
 
 def _pump(facts: Facts, thresholds: Thresholds) -> Component:
-    ramps, away, ratio = thresholds.pump, facts.away, None
+    ramps, away, ratio = thresholds.pump, facts.awaited, None
     if facts.vol_24h is not None and facts.vol_mean_30d is not None and facts.vol_mean_30d > 0:
         ratio = facts.vol_24h / facts.vol_mean_30d
     ratio_away = (facts.vol_24h is None and Vendor.TICKERS in away) or (

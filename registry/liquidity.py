@@ -112,7 +112,7 @@ def place_symbol(facts: Facts, row: RegistryRow | None, centroids: Centroids) ->
     missing = [i for i, x in enumerate(vector) if x is None]
     before = row.liquidity_cluster if row else None
     absent = [_NAMES[i] for i in missing]
-    away = [_VENDORS[i] for i in missing if _VENDORS[i] in facts.away]
+    away = [_VENDORS[i] for i in missing if _VENDORS[i] in facts.awaited]
     if before and away:
         return Placement(before, f"cluster {before} kept: {', '.join(away)} did not answer")
     label = find_nearest(vector, centroids)

@@ -71,6 +71,8 @@ def check_changes(changes: int, existing: int, limits: StatusLimits) -> str:
 
 def judge_symbol(facts: Facts, row: RegistryRow | None, rules: Rules, now: datetime, night: date) -> Verdict:
     """Judge one symbol: score, status, cluster, and the row to write."""
+    away_since = find_silences(facts, row, night)
+    facts = replace(facts, gone=_find_gone(away_since, night, rules.thresholds.status))
     score = score_facts(facts, rules.thresholds)
     decision = decide_status(facts, score, row, rules.lists, rules.thresholds.status, now, night)
     placement = place_symbol(facts, row, rules.centroids)
@@ -95,14 +97,26 @@ def judge_symbol(facts: Facts, row: RegistryRow | None, rules: Rules, now: datet
         absent_nights=decision.absent_nights,
         # A night that was held may still be judged by a second run of it.
         judged_on=row.judged_on if decision.held and row else _later(night, row),
+        away_since=away_since,
     )
-    notes = (_health_note(score, health), placement.note)
+    notes = (_health_note(score, health), placement.note, _gone_note(facts))
     was = row.status if row else None
     return Verdict(new, facts, score, tuple(note for note in notes if note), was, changed_columns(row, new))
 
 
+def find_silences(facts: Facts, row: RegistryRow | None, night: date) -> dict[Vendor, date]:
+    """Since which night each vendor that is away tonight has not answered; a second run of a night changes nothing."""
+    if row is None:
+        return dict.fromkeys(facts.away, night)
+    return {vendor: min(night, row.away_since.get(vendor, night)) for vendor in facts.away}
+
+
+def _find_gone(away_since: Mapping[Vendor, date], night: date, limits: StatusLimits) -> tuple[Vendor, ...]:
+    return tuple(v for v, since in away_since.items() if (night - since).days >= limits.held_nights_max)
+
+
 def choose_health(score: Score, decision: Decision, row: RegistryRow | None) -> int | None:
-    """Choose the health to write: tonight's total, or the row's while a vendor is away and the status stays.
+    """Choose the health to write: tonight's total, or the row's while a vendor is waited for and the status stays.
 
     So an outage that turns no status tells no event either. Nothing known: the row's, under 70 behind a gate.
     """
@@ -122,6 +136,10 @@ def _health_note(score: Score, health: int | None) -> str:
         return ""
     tonight = "not known" if score.total is None else f"{score.total} without the vendors that did not answer"
     return f"health {'-' if health is None else health} kept; tonight's is {tonight}"
+
+
+def _gone_note(facts: Facts) -> str:
+    return f"waited for no longer: {', '.join(facts.gone)}; what is known decides" if facts.gone else ""
 
 
 def _keep(told: str | None, before: str | None, vendor: Vendor, facts: Facts) -> str | None:

@@ -5,7 +5,8 @@ The rules, the first that applies:
 1. banned                                        -> EXCLUDED
 2. absent from exchangeInfo two nights running   -> EXCLUDED
 3. whitelisted, and the venue trades it          -> ACTIVE_OVERRIDE
-4. a vendor was away whose answer might turn the verdict (Score.lowest, Score.highest) -> held as it was
+4. a vendor was away whose answer might turn the verdict (Score.lowest, Score.highest) -> held as it was, as long as
+   that vendor is waited for (Facts.awaited)
 5. EXCLUDED before                               -> ACTIVE after three good nights in a row, else EXCLUDED
 6. 70 or more                                    -> ACTIVE
 7. below 70                                      -> PROBATION, after seven days of it EXCLUDED
@@ -65,7 +66,7 @@ def decide_status(
         return _exclude(case, f"absent from exchangeInfo {case.absent_nights} nights running")
     if symbol in lists.whitelisted and case.traded:
         return Decision(Status.ACTIVE_OVERRIDE, f"whitelisted: {lists.whitelisted[symbol]}; {tell_score(score)}")
-    if case.good is None and row is not None and row.status is not Status.ACTIVE_OVERRIDE:
+    if case.good is None and facts.awaited and row is not None and row.status is not Status.ACTIVE_OVERRIDE:
         return _hold(case, row)
     good = (score.total or 0) >= GOOD_SCORE if case.good is None else case.good
     if row is not None and row.status is Status.EXCLUDED:
@@ -77,7 +78,7 @@ def decide_status(
 
 
 def is_good(score: Score) -> bool | None:
-    """Is tonight a good night? None when that hangs on a vendor that was away, or when nothing at all is known."""
+    """Is tonight a good night? None when that hangs on a vendor's missing answer, or when nothing at all is known."""
     if score.gates:
         return False
     if score.total is None or score.lowest is None or score.highest is None:
@@ -117,10 +118,9 @@ def _excluded_since(case: _Case) -> datetime:
 
 
 def _hold(case: _Case, row: RegistryRow) -> Decision:
-    away = ", ".join(case.facts.away) or "nothing is known of it"
-    told = f"{away} did not answer" if case.facts.away else away
+    away = ", ".join(case.facts.awaited)
     return Decision(
-        row.status, f"held as it was: {told}", row.probation_since, row.excluded_since,
+        row.status, f"held as it was: {away} did not answer", row.probation_since, row.excluded_since,
         row.good_nights, case.absent_nights, held=True,
     )  # fmt: skip
 

@@ -34,7 +34,8 @@ SELECT {", ".join(f"u.{name}" for name in RegistryRow.__struct_fields__)}, now()
   FROM jsonb_to_recordset($1::jsonb)
     AS u(symbol text, status text, data_health int, liquidity_cluster text, age_days int, vol_24h numeric,
          spread_pct numeric, pair text, okx_inst_id text, tick_size numeric, reason text, perp text, listed_on date,
-         probation_since timestamptz, excluded_since timestamptz, good_nights int, absent_nights int, judged_on date)
+         probation_since timestamptz, excluded_since timestamptz, good_nights int, absent_nights int, judged_on date,
+         away_since jsonb)
  ORDER BY u.symbol
 ON CONFLICT (symbol) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _KEPT)}, updated_at = now()
  WHERE ({", ".join(f"t.{name}" for name in _KEPT)}) IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _KEPT)})
@@ -142,7 +143,8 @@ class Sample(msgspec.Struct, frozen=True):
 
 async def read_rows(query: Query) -> dict[str, RegistryRow]:
     """The whole table by symbol."""
-    return {row["symbol"]: msgspec.convert(dict(row), RegistryRow) for row in await query(_ROWS)}
+    rows = [dict(row) | {"away_since": msgspec.json.decode(row["away_since"])} for row in await query(_ROWS)]
+    return {row["symbol"]: msgspec.convert(row, RegistryRow) for row in rows}
 
 
 async def read_last_run(query: Query) -> dt.datetime | None:

@@ -144,7 +144,7 @@ def _sum_lines(verdict: Verdict) -> list[str]:
         lines.append(f"Gates shut: {'; '.join(score.gates)}")
     if score.doubtful:
         lines.append(
-            f"Vendors that did not answer: {', '.join(verdict.facts.away)}; with their answers it would be "
+            f"Vendors that did not answer: {', '.join(verdict.facts.awaited)}; with their answers it would be "
             f"{_or_dash(score.lowest)} to {_or_dash(score.highest)}."
         )
     return lines
@@ -163,6 +163,7 @@ def _counter_lines(row: RegistryRow) -> list[str]:
         lines.append(f"excluded since {row.excluded_since:%Y-%m-%d %H:%M} UTC; good nights so far: {row.good_nights}")
     if row.absent_nights:
         lines.append(f"absent from exchangeInfo for {row.absent_nights} nights")
+    lines += [f"{vendor} has not answered since {since}" for vendor, since in sorted(row.away_since.items())]
     return lines
 
 

@@ -105,6 +105,7 @@ class StatusLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     absent_nights_max: int
     good_nights_min: int
     changed_share_max: Decimal
+    held_nights_max: int = 3
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,6 +153,8 @@ def _problems(found: Thresholds) -> list[str]:
         problems.append("universe: at least one quote, and a top of 0 or more")
     if min(limits.probation_days, limits.absent_nights_max, limits.good_nights_min) < 1:
         problems.append("status: days and nights are 1 or more")
+    if limits.held_nights_max < 0:
+        problems.append("status: held_nights_max is 0 or more")
     if limits.probation_slack_minutes < 0 or not 0 <= limits.changed_share_max <= 1:
         problems.append("status: the slack is 0 or more, changed_share_max lies in 0..1")
     if found.gates.spread_pct_max <= 0 or found.gates.volume_floor_usd < 0:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from common.database import Database
-from registry.facts import Facts, Night, RegistryRow, Score, Status, Verdict
+from registry.facts import Facts, Night, RegistryRow, Score, Status, Vendor, Verdict
 from registry.tables import (
     Sample,
     kinds_told,
@@ -110,6 +110,7 @@ async def test_a_run_is_written_once(database: Database) -> None:
     sol = RegistryRow(
         "SOL", Status.PROBATION, 61, "M", 1200, Decimal("123456789.10"), Decimal("0.01234567"), "SOLUSDT", "SOL-USDT",
         Decimal("0.01"), 'spread "wide"', "SOLUSDT", dt.date(2020, 8, 11), NOW, None, 0, 1, NOW.date(),
+        {Vendor.KLINES: NOW.date(), Vendor.OKX: NOW.date()},
     )  # fmt: skip
     odd = RegistryRow("币安人生", Status.EXCLUDED, excluded_since=NOW, good_nights=2)
     assert await read_last_run(database.query) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -188,14 +189,14 @@ SILENT = {
 
 
 @pytest.mark.parametrize("vendor", list(Vendor))
-def test_no_vendors_bad_week_changes_anything(vendor: Vendor) -> None:
-    """Not one event in ten nights of silence, whatever the status was."""
+def test_no_vendors_bad_nights_change_anything(vendor: Vendor) -> None:
+    """Not one event in three nights of silence, whatever the status was."""
     good, middling, bad = facts_of("AAA"), facts_of("MID", age_days=150, vol_24h=dec(4e6)), poor("ZZZ")
     registry = Registry(rows=[RegistryRow("OUT", EXCLUDED)])
     out = facts_of("OUT")
     registry.run(good, middling, bad, out)
     before = {s: (r.status, r.data_health, r.liquidity_cluster, r.okx_inst_id) for s, r in registry.rows.items()}
-    for _ in range(5):
+    for _ in range(3):
         registry.now += timedelta(days=1)
         night = registry.run(*(replace(f, away=(vendor,), **SILENT[vendor]) for f in (good, middling, bad)))
         assert not any(v.changed for v in night.verdicts)
@@ -219,12 +220,72 @@ def test_a_verdict_that_hangs_on_a_silent_vendor_is_held() -> None:
     assert Registry().night(quiet).row.status is PROBATION
 
 
+THIN: dict[str, Any] = {
+    "age_days": 190, "vol_24h": dec(6e6), "vol_mean_30d": dec(6e6), "spread_pct": dec("0.12")
+}  # fmt: skip
+"""Good with its perpetual, and not without."""
+NO_FUTURES: dict[str, Any] = {
+    **SILENT[Vendor.FUTURES], "away": (Vendor.FUNDING, Vendor.FUTURES, Vendor.OPEN_INTEREST)
+}  # fmt: skip
+
+
+def test_a_vendor_that_stays_away_is_waited_for_three_nights() -> None:
+    registry = Registry()
+    was = registry.night(facts_of("OLD", **THIN)).row
+    assert was.status is ACTIVE
+    registry.now += timedelta(days=1)
+    old, new = facts_of("OLD", **THIN, **NO_FUTURES), facts_of("NEW", **THIN, **NO_FUTURES)
+    for night in range(12):
+        row = registry.night(old, new).row
+        held = night < 3
+        assert row.away_since == dict.fromkeys(NO_FUTURES["away"], (FIRST + timedelta(days=2)).date())
+        assert (row.status is ACTIVE) == held == (row.data_health == was.data_health)
+    # What is known decides from then on, and is the same for two that are the same; a perpetual that was there stays.
+    verdicts = registry.run(old, new).verdicts
+    assert {v.row.status for v in verdicts} == {EXCLUDED}
+    assert len({(v.score.total, v.row.data_health) for v in verdicts}) == 1
+    assert verdicts[0].score.total == verdicts[0].row.data_health == verdicts[0].score.lowest
+    assert "waited for no longer: binance futures fundingRate" in verdicts[0].notes[-1]
+    assert registry.rows["OLD"].perp == "OLDUSDT"
+    # Its return makes good nights.
+    registry.now += timedelta(days=1)
+    back = [registry.night(facts_of("OLD", **THIN)).row for _ in range(3)]
+    assert [row.status for row in back] == [EXCLUDED, EXCLUDED, ACTIVE] and not back[0].away_since
+
+
+def test_a_vendor_that_is_gone_takes_no_patience_from_the_others() -> None:
+    registry = Registry()
+    for _ in range(6):
+        was = registry.night(facts_of(**NO_FUTURES)).row
+    away = (*NO_FUTURES["away"], Vendor.TICKERS)
+    found = registry.night(facts_of(**{**NO_FUTURES, **SILENT[Vendor.TICKERS], "away": away})).row
+    assert (found.status, found.data_health) == (ACTIVE, was.data_health)
+    assert found.reason == "held as it was: binance ticker/24hr did not answer"
+
+
+def test_a_second_run_of_a_night_waits_no_shorter() -> None:
+    registry = Registry()
+    registry.night(facts_of("OLD", **THIN))
+    for _ in range(5):
+        assert registry.run(facts_of("OLD", **THIN, **NO_FUTURES)).verdicts[0].row.status is ACTIVE
+        registry.now += timedelta(hours=1)
+
+
+def test_the_cluster_waits_no_longer_than_the_score() -> None:
+    registry = Registry()
+    wide: dict[str, Any] = {"vol_24h": dec(1e7), "spread_pct": dec("0.2"), "market_cap": dec(1e12)}
+    told = registry.night(facts_of(**wide)).row.liquidity_cluster
+    silent = facts_of(**{**wide, "market_cap": None, "away": (Vendor.CAPS,)})
+    found = [registry.night(silent).row.liquidity_cluster for _ in range(4)]
+    assert found == [told] * 3 + [Registry().night(silent).row.liquidity_cluster] and found[-1] != told
+
+
 def test_a_silent_vendor_makes_nobody_good() -> None:
     """Without volumes an illiquid coin looks perfect; neither does it come back from EXCLUDED nor leave probation."""
     silent = replace(facts_of(), away=(Vendor.TICKERS,), **SILENT[Vendor.TICKERS])
     for status in (EXCLUDED, PROBATION):
         registry = Registry(rows=[RegistryRow("SOL", status, 40, probation_since=FIRST, good_nights=1)])
-        found = [registry.night(silent).row for _ in range(9)]
+        found = [registry.night(silent).row for _ in range(3)]
         assert {(row.status, row.good_nights, row.data_health) for row in found} == {(status, 1, 40)}
 
 
