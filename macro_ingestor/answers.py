@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal, InvalidOperation
 from typing import NoReturn, cast
 
-from common.errors import BadInput
+from common.errors import BadInput, Refused, TryLater
 
 DIGITS_MAX = 60
 """More digits before or behind the point than any metric has: a number like 1e999999999 would fill the memory."""
@@ -22,6 +22,8 @@ _EXACT = Context(prec=300)
 Row = Mapping[str, object]
 
 _FINE = re.compile(r"(\.\d{6})\d+")
+_NO = re.compile(r"4\d\d")
+_PASSING = ("408", "429")
 
 
 def read_json(body: bytes) -> object:
@@ -115,6 +117,25 @@ def divide(number: Decimal, by: Decimal | int) -> Decimal:
 def wei_to_gwei(wei: Decimal) -> Decimal:
     """Exact."""
     return wei.scaleb(-9, context=_EXACT)
+
+
+def judge_error(text: str, is_no: bool) -> TryLater | Refused:
+    """The error for what a vendor said inside a 200.
+
+    Only what is known to be a no counts as one: it is not asked again for hours, which is too long for a hiccup.
+    """
+    return Refused(text) if is_no else TryLater(text)
+
+
+def says_no(status: object) -> bool:
+    """Is it an HTTP status, number or text, by which a vendor says no?"""
+    return bool(_NO.fullmatch(str(status))) and str(status) not in _PASSING
+
+
+def has_words(text: str, words: Iterable[str]) -> bool:
+    """Is any of these, in lower case, in the text?"""
+    text = text.lower()
+    return any(word in text for word in words)
 
 
 def _refuse(text: str) -> NoReturn:

@@ -9,8 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from common.contracts import format_time
-from common.errors import BadInput, Refused, TryLater
-from macro_ingestor.answers import as_row, as_rows, read_decimal, read_json, read_time, write_decimal
+from common.errors import BadInput
+from macro_ingestor.answers import (
+    as_row,
+    as_rows,
+    has_words,
+    judge_error,
+    read_decimal,
+    read_json,
+    read_time,
+    says_no,
+    write_decimal,
+)
 from macro_ingestor.chains import Offer, offer_day
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.quota import HOUR_S, Quota
@@ -46,7 +56,7 @@ def parse_rows(body: bytes, column: str) -> list[Reading]:
     if isinstance(answer, dict):
         error = as_row(answer, "bgeometrics' answer")  # pyright: ignore[reportUnknownArgumentType]
         text = f"bgeometrics: {error.get('status')}: {error.get('error')} {error.get('message')}"[:200]
-        raise TryLater(text) if error.get("status") == 429 or "limit" in text.lower() else Refused(text)
+        raise judge_error(text, says_no(error.get("status")) and not has_words(text, ("limit",)))
     _, key = METRICS[column]
     readings: list[Reading] = []
     for row in as_rows(answer, "bgeometrics' answer"):

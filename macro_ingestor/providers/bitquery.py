@@ -11,8 +11,17 @@ from decimal import Decimal
 from typing import cast
 
 from common.contracts import format_time
-from common.errors import Refused, TryLater
-from macro_ingestor.answers import add_exact, as_row, as_rows, read_decimal, read_json, read_time, write_decimal
+from macro_ingestor.answers import (
+    add_exact,
+    as_row,
+    as_rows,
+    has_words,
+    judge_error,
+    read_decimal,
+    read_json,
+    read_time,
+    write_decimal,
+)
 from macro_ingestor.chains import offer_day
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.readings import DAY_S, Reading
@@ -20,7 +29,12 @@ from macro_ingestor.readings import DAY_S, Reading
 NAME = "bitquery"
 LISTS = {"eth_ex_netflow": "eth", "stbl_cex_netflow": "eth", "sol_ex_netflow": "sol"}
 """Column -> which address list it needs."""
-BUSY_WORDS = ("rate limit", "too many", "limit exceeded", "timeout")
+NO_WORDS = (
+    "cannot query field", "unknown argument", "unknown type", "unknown field", "expected type", "syntax error",
+    "parse error", "validation_failed", "parse_failed", "unauthorized", "unauthenticated", "forbidden",
+    "access denied", "invalid token", "token expired", "token is expired", "billing period",
+)  # fmt: skip
+"""Of the schema, the token and the plan; a database behind it that is full or slow says many other things."""
 
 _USDT = "0xdac17f958d2ee523a2206206994597c13d831ec7"
 _USDC = "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48"
@@ -58,8 +72,8 @@ def parse_flows(body: bytes, column: str) -> list[Reading]:
     """In less out by day; a day without one of the two had none. Raises TryLater, Refused, BadInput."""
     answer = as_row(read_json(body), "bitquery's answer")
     if answer.get("errors"):
-        text = f"bitquery: {str(answer['errors'])[:200]}"
-        raise TryLater(text) if any(word in text.lower() for word in BUSY_WORDS) else Refused(text)
+        said = str(answer["errors"])
+        raise judge_error(f"bitquery: {said[:200]}", has_words(said, NO_WORDS))
     chain = as_row(as_row(answer.get("data"), "bitquery's data").get(_chain_of(column)), "bitquery's chain")
     days: dict[int, Decimal] = {}
     for name in ("inflow", "outflow"):

@@ -10,12 +10,13 @@ from collections.abc import Collection
 from decimal import Decimal
 
 from common.contracts import format_time
-from common.errors import Refused, TryLater
 from macro_ingestor.answers import (
     add_exact,
     as_row,
     as_rows,
     divide,
+    has_words,
+    judge_error,
     multiply_exact,
     read_decimal,
     read_json,
@@ -29,6 +30,8 @@ from macro_ingestor.readings import DAY_S, Reading
 
 NAME = "coinmetrics"
 PAGES_MAX = 5
+NO_WORDS = ("forbidden", "unauthorized", "credentials", "parameter", "not_found", "not_supported")
+"""In the type of an error."""
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "btc_ex_netflow": ("btc", ("FlowInExNtv", "FlowOutExNtv")),
     "eth_ex_netflow": ("eth", ("FlowInExNtv", "FlowOutExNtv")),
@@ -66,7 +69,7 @@ def parse_page(body: bytes, columns: Collection[str]) -> tuple[list[Reading], st
     if "error" in page:
         error = as_row(page["error"], "coinmetrics' error")
         text = f"coinmetrics: {error.get('type')}: {error.get('message')}"
-        raise TryLater(text) if "rate" in str(error.get("type")) else Refused(text)
+        raise judge_error(text, has_words(str(error.get("type")), NO_WORDS))
     readings: list[Reading] = []
     for row in as_rows(page.get("data"), "coinmetrics' data"):
         time = read_time(row.get("time"), "time")

@@ -11,7 +11,18 @@ from decimal import Decimal
 from typing import cast
 
 from common.errors import Refused, TryLater
-from macro_ingestor.answers import Row, add_exact, as_row, as_rows, read_decimal, read_json, read_time, write_decimal
+from macro_ingestor.answers import (
+    Row,
+    add_exact,
+    as_row,
+    as_rows,
+    has_words,
+    judge_error,
+    read_decimal,
+    read_json,
+    read_time,
+    write_decimal,
+)
 from macro_ingestor.chains import offer_day
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.readings import DAY_S, Reading
@@ -22,6 +33,7 @@ TOKENS = frozenset(("USDT", "USDC"))
 RUNNING = ("QUERY_STATE_PENDING", "QUERY_STATE_EXECUTING")
 ROWS_MAX = 1000
 COMPLETED = "QUERY_STATE_COMPLETED"
+NO_WORDS = ("api key", "not found", "private", "credit", "your plan", "permission")
 
 
 async def fetch(client: Client, columns: Collection[str], since: int) -> list[Reading]:
@@ -47,7 +59,9 @@ def parse_results(body: bytes, column: str) -> list[Reading]:
     if state in RUNNING:
         raise TryLater(f"dune: {state}")
     if answer.get("error") is not None or state != COMPLETED:
-        raise Refused(f"dune: {state}: {str(answer.get('error'))[:160]}")
+        said = str(answer.get("error"))
+        # A query that failed tells the same until its next run.
+        raise judge_error(f"dune: {state}: {said[:160]}", state is not None or has_words(said, NO_WORDS))
     ran_s = read_time(answer.get("execution_ended_at"), "execution_ended_at")
     rows = as_rows(as_row(answer.get("result"), "dune's result").get("rows"), "dune's rows")
     if answer.get("next_uri"):

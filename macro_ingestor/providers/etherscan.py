@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from common.errors import BadInput, Refused, TryLater
-from macro_ingestor.answers import as_row, read_decimal, read_json, write_decimal
+from common.errors import BadInput, TryLater
+from macro_ingestor.answers import as_row, has_words, judge_error, read_decimal, read_json, write_decimal
 from macro_ingestor.chains import offer_gas
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.quota import Quota
@@ -16,6 +16,12 @@ from macro_ingestor.readings import DAY_S, Reading
 
 NAME = "etherscan"
 RATE_WAIT_S = 5.0
+BUSY_WORDS = ("rate limit", "try again later")
+"""Before the others: too many calls with a wrong key are told as such."""
+NO_WORDS = (
+    "api key", "deprecated", "chainid", "missing or invalid", "not supported", "upgrade", "pro endpoint", "suspended",
+)  # fmt: skip
+"""Of the key, the address and the plan; a bare "Error!" or a timeout of a query passes by itself."""
 
 
 async def fetch(client: Client, columns: Collection[str], since: int) -> list[Reading]:
@@ -30,7 +36,9 @@ def parse_oracle(body: bytes, now_s: int) -> Reading:
     result = answer.get("result")
     if answer.get("status") != "1":
         text = f"etherscan: {answer.get('message')}: {str(result)[:160]}"
-        raise TryLater(text, RATE_WAIT_S) if "rate limit" in text.lower() else Refused(text)
+        if has_words(text, BUSY_WORDS):
+            raise TryLater(text, RATE_WAIT_S)
+        raise judge_error(text, has_words(text, NO_WORDS))
     price = read_decimal(as_row(result, "etherscan's result").get("ProposeGasPrice"), "ProposeGasPrice")
     if price is None or price < 0:
         raise BadInput(f"etherscan: no price in {str(result)[:160]}")

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from common.errors import BadInput, Refused, TryLater
-from macro_ingestor.answers import as_row, as_rows, read_decimal, read_json, read_time, wei_to_gwei, write_decimal
+from common.errors import BadInput
+from macro_ingestor.answers import (
+    as_row,
+    as_rows,
+    judge_error,
+    read_decimal,
+    read_json,
+    read_time,
+    says_no,
+    wei_to_gwei,
+    write_decimal,
+)
 from macro_ingestor.chains import offer_gas
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.readings import Reading
 
 NAME = "goldrush"
-BUSY_CODES = ("429", "503")
 
 
 async def fetch(client: Client, columns: Collection[str], since: int) -> list[Reading]:
@@ -28,7 +37,7 @@ def parse_prices(body: bytes) -> Reading:
     answer = as_row(read_json(body), "goldrush's answer")
     if answer.get("error"):
         text = f"goldrush: {answer.get('error_code')}: {str(answer.get('error_message'))[:160]}"
-        raise TryLater(text) if str(answer.get("error_code")) in BUSY_CODES else Refused(text)
+        raise judge_error(text, says_no(answer.get("error_code")))
     data = as_row(answer.get("data"), "goldrush's data")
     items = as_rows(data.get("items"), "goldrush's items")
     wei = read_decimal(items[0].get("gas_price"), "gas_price") if items else None

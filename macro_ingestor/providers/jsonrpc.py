@@ -10,16 +10,25 @@ from decimal import Decimal
 from statistics import median
 from typing import cast
 
-from common.errors import BadInput, Refused, TryLater
-from macro_ingestor.answers import Row, add_exact, as_row, read_json, wei_to_gwei, write_decimal
+from common.errors import BadInput, TryLater
+from macro_ingestor.answers import (
+    Row,
+    add_exact,
+    as_row,
+    has_words,
+    judge_error,
+    read_json,
+    wei_to_gwei,
+    write_decimal,
+)
 from macro_ingestor.chains import offer_gas
 from macro_ingestor.providers.shape import Client, Provider
 from macro_ingestor.readings import Reading
 
 NAME = "jsonrpc"
 BLOCKS = 5
-BUSY_CODES = (-32005, -32016, -32029, 429)
-"""Limit exceeded, as nodes and their hosts write it."""
+NO_CODES = (-32600, -32601, -32602)
+"""No request, method or parameters that it takes; hosts tell trouble of their own and limits by any other code."""
 
 
 async def fetch(client: Client, columns: Collection[str], since: int) -> list[Reading]:
@@ -36,8 +45,7 @@ def parse_result(body: bytes) -> Row:
     if answer.get("error") is not None:
         error = as_row(answer["error"], "the node's error")
         text = f"jsonrpc: {error.get('code')}: {str(error.get('message'))[:160]}"
-        busy = error.get("code") in BUSY_CODES or "limit" in text.lower()
-        raise TryLater(text) if busy else Refused(text)
+        raise judge_error(text, error.get("code") in NO_CODES and not has_words(text, ("limit",)))
     if answer.get("result") is None:
         raise TryLater("jsonrpc: the node does not know yet")
     return as_row(answer["result"], "the node's result")
