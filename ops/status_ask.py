@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
@@ -49,12 +49,13 @@ SELECT service, venue, symbol,
        coalesce(extract(epoch FROM now() - min(opened_at) FILTER (WHERE status = 'open' AND NOT old)), 0)::float8
          AS gap_age_s,
        bool_or(status = 'not_subscribed') AS idle
-  FROM (SELECT *, coalesce(to_time < now() - $1 * interval '1 minute', false) AS old FROM feed_gaps) g
+  FROM (SELECT *, service = ANY($2::text[]) AND coalesce(to_time < now() - $1 * interval '1 minute', false) AS old
+          FROM feed_gaps) g
  WHERE status = 'open' OR (status = 'source_missing' AND updated_at > now() - interval '1 day')
     OR (status = 'not_subscribed' AND to_id IS NULL)
  GROUP BY service, venue, symbol
 """
-"""A gap that ended before the backfill span is parked: the ingestor leaves it to an operator."""
+"""A gap that ended before the backfill span is parked, where a service ($2) leaves such to an operator."""
 
 _LISTINGS = """
 SELECT pair, status, updated_at < now() - $1 * interval '1 second' AS settled
@@ -162,7 +163,9 @@ async def _read_database(dsn: str, limits: AskLimits, kinds: Sequence[ServiceKin
 
 
 async def _read_streams(con: Connection, limits: AskLimits, kinds: Sequence[ServiceKind]) -> tuple[StreamFacts, ...]:
-    gaps = {(r["service"], r["venue"], r["symbol"]): dict(r) for r in await con.fetch(_GAPS, limits.backfill_minutes)}
+    parking = [kind.name for kind in kinds if kind.streams_sql is not None]
+    found = await con.fetch(_GAPS, limits.backfill_minutes, parking)
+    gaps = {(r["service"], r["venue"], r["symbol"]): dict(r) for r in found}
     listings = await con.fetch(_LISTINGS, NEVER_BEGUN_GRACE_S)
     status = {r["pair"]: r["status"] for r in listings}
     streams: list[StreamFacts] = []
@@ -171,13 +174,24 @@ async def _read_streams(con: Connection, limits: AskLimits, kinds: Sequence[Serv
         for r in await con.fetch(kind.streams_sql or "", kind.name):
             key = (kind.name, r["venue"], r["symbol"])
             own = {"service": kind.name, "status": status.get(r["symbol"])}
-            streams.append(msgspec.convert({**dict(r), **gaps.get(key, {}), **own}, StreamFacts))
+            streams.append(msgspec.convert({**dict(r), **gaps.pop(key, {}), **own}, StreamFacts))
             begun.add(r["symbol"])
+        without = [key for key, row in gaps.items() if key[0] == kind.name and _has_gaps(row)]
+        for key in without:
+            own = {"status": status.get(key[2])}
+            streams.append(msgspec.convert({**gaps.pop(key), **own}, StreamFacts))
+            begun.add(key[2])
         if kind.follows_registry:
             # One that became wanted a moment ago is not missed yet.
             late = {r["pair"] for r in listings if r["settled"] and r["status"] in WANTED_STATUSES} - begun
             streams += [StreamFacts(kind.name, "", pair, status=status[pair]) for pair in sorted(late)]
+    # Of services whose streams are not looked at, what their ledger says is all there is to see.
+    streams += [msgspec.convert(row, StreamFacts) for row in gaps.values() if _has_gaps(row)]
     return tuple(streams)
+
+
+def _has_gaps(row: Mapping[str, Any]) -> bool:
+    return bool(row["gaps_open"] or row["gaps_parked"] or row["gaps_missing"])
 
 
 # ---- services

@@ -20,9 +20,9 @@ class StreamFacts(msgspec.Struct, frozen=True):
     """What the database holds of one (service, venue, symbol).
 
     `cursor_s` is its watermark: the end of its last stored second, venue time; None for a pair that is wanted and was
-    never begun. `status` is the registry's, None for a pair it does not know. `idle`: the ledger says that it is not
-    subscribed. Gaps: `open` ones are under repair, `parked` ones left for an operator, `missing` ones given up in the
-    last day; `gap_age_s` is how long ago the oldest open one was noticed.
+    never begun, and for what only the ledger knows. `status` is the registry's, None for a pair it does not know.
+    `idle`: the ledger says that it is not subscribed. Gaps: `open` ones are under repair, `parked` ones left for an
+    operator, `missing` ones given up in the last day; `gap_age_s` is how long ago the oldest open one was noticed.
     """
 
     service: str

@@ -307,7 +307,8 @@ async def test_where_policies_drop_other_days_are_refused(ts_dsn: str) -> None:
     try:
         await con.execute(
             "INSERT INTO _timescaledb_config.bgw_job (id, application_name, schedule_interval, max_runtime,"
-            " max_retries, retry_period, proc_schema, proc_name, owner, scheduled, hypertable_id, config, fixed_schedule)"
+            " max_retries, retry_period, proc_schema, proc_name, owner, scheduled, hypertable_id, config,"
+            " fixed_schedule)"
             " SELECT 4242, 'test', '1 d', '1 min', 0, '1 min', '_timescaledb_functions', 'policy_retention',"
             ' current_user::regrole, false, id, \'{"drop_after": "30 days"}\', false'
             " FROM _timescaledb_catalog.hypertable WHERE table_name = 'footprint_1s'"

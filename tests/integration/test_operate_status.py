@@ -129,6 +129,19 @@ async def test_status_of_a_system_that_is_well_and_then_is_not(stage: Stage, man
     assert answer.json()["streams"][0]["symbol"] == "ETHUSDT"
     await stage.con.execute("DELETE FROM feed_gaps WHERE from_id = 1")
 
+    # gaps of what has no stream here: another service's, however old, and those of a pair without a cursor
+    await stage.con.execute(
+        "INSERT INTO feed_gaps (service, venue, symbol, from_id, to_id, from_time, to_time, missing, status, reason,"
+        " opened_at) SELECT s, v, n, -1, 2, now() - interval '5 h', now() - interval '4 h', '{[1,3)}', 'open', 'x',"
+        " now() - interval '4 h' FROM (VALUES ('influencer', 'hyperliquid', '0xabc:BTC'),"
+        " ('ohlcv', 'binance', 'NOCURSOR')) AS g(s, v, n)"
+    )
+    answer = await call("status", "--json", **env)
+    assert answer.code == 1
+    assert "gaps: 1 open in 0xabc:BTC, oldest noticed 4 h ago" in answer.problems()
+    assert "gaps: 1 too old to be repaired by itself: NOCURSOR" in answer.problems()
+    await stage.con.execute("DELETE FROM feed_gaps WHERE from_id = -1")
+
     # the venue is silent, and comes back
     await stage.fault("silent", for_s=60)
     answer = await until_status(stage, env, 1, "ohlcv-0: ", 15)

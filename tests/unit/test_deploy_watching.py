@@ -27,7 +27,7 @@ from ohlcv_ingestor.line import Line, LineLimits, Outlet
 from ohlcv_ingestor.observing import _skew_s, watch_ingestor
 from ohlcv_ingestor.settings import OhlcvSettings
 from ops.server_state import REPOSITORY
-from ops.status_services import SERVICES
+from ops.status_services import SERVICES, ServiceKind
 from registry.service import Keeper, watch_registry
 from registry.settings import RegistrySettings
 from tests.promql import metrics_in
@@ -86,6 +86,20 @@ def test_an_alert_asks_for_metrics_that_exist_and_says_what_to_do(rule: dict[str
     section = re.search(rf"^### {rule['alert']}\n(.*?)(?=^##|\Z)", RUNBOOK, re.M | re.S)
     assert section is not None, f"RUNBOOK.md has no heading {rule['alert']}"
     assert all(word in section[1] for word in ("**Means**", "**Check**", "**Do**"))
+
+
+@pytest.mark.parametrize("kind", SERVICES, ids=[kind.name for kind in SERVICES])
+def test_memory_is_told_before_the_unit_ends_the_process(kind: ServiceKind):
+    (expr,) = [rule["expr"] for rule in RULES if rule["alert"] == "MemoryHigh"]
+    limits = re.findall(r'service=~?"([\w|]+)"\} > (\d+e\d+)', expr)
+    (threshold,) = [float(value) for names, value in limits if kind.name in names.split("|")]
+    units = (REPOSITORY / "deploy/systemd").glob(f"trading-bus-{kind.name}*.service")
+    (unit,) = [path.read_text() for path in units if path.stem.removesuffix("@") == f"trading-bus-{kind.name}"]
+    told = re.search(r"^MemoryMax=(\d+)([MG])$", unit, re.M)
+    assert told is not None
+    share = threshold / (int(told[1]) * {"M": 2**20, "G": 2**30}[told[2]])
+    assert 0.7 < share < 0.8
+    assert f"{threshold / 1e6:.0f} MB" in RUNBOOK
 
 
 def test_the_runbook_names_no_alert_that_is_gone():
