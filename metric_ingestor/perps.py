@@ -32,10 +32,12 @@ def find_perp(pair: str, listed: Collection[str]) -> Perp | None:
 def interval_hours(perp: str, adjusted: Mapping[str, int] | None, time_ms: int, next_ms: int) -> int | None:
     """Hours between settlements of a perpetual; None while the venue has not told, or tells what can not be.
 
-    `adjusted` is fundingInfo, which names only the unusual ones, None when it is not known. A next settlement farther
-    away than the interval says that the interval was changed since.
+    `adjusted` is fundingInfo, which names only the unusual ones, None when it is not known. Settlements come at the
+    multiples of the interval since midnight UTC: a next one farther away than the interval, or at another time, says
+    that the interval was changed since.
     """
     if adjusted is None:
         return None
     hours = adjusted.get(perp, DEFAULT_FUNDING_HOURS)
-    return hours if next_ms - time_ms <= hours * HOUR_MS else None
+    step_ms = hours * HOUR_MS
+    return hours if next_ms - time_ms <= step_ms and next_ms % step_ms == 0 else None

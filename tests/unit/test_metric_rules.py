@@ -197,9 +197,14 @@ def test_perps_by_the_thousand() -> None:
 def test_intervals() -> None:
     hour = 3_600_000
     assert interval_hours("A", {}, 0, 8 * hour) == 8
-    assert interval_hours("A", {"A": 4}, 0, 3 * hour) == 4
+    assert interval_hours("A", {"A": 4}, hour, 4 * hour) == 4
     assert interval_hours("A", None, 0, hour) is None
     assert interval_hours("A", {"A": 1}, 0, 2 * hour) is None, "the next settlement says that the interval changed"
+    eight = 8 * hour + 60_000
+    assert interval_hours("A", {}, eight, 12 * hour) is None, "an interval of 8 h has no settlement at noon"
+    assert interval_hours("A", {}, eight, 9 * hour) is None
+    assert interval_hours("A", {"A": 4}, eight, 9 * hour) is None
+    assert interval_hours("A", {"A": 4}, eight, 12 * hour) == 4
 
 
 # ---- turns
