@@ -24,11 +24,12 @@ BEHIND_TOLD = 20
 
 def watch_metrics(
     service: Service[MetricSettings], clock: Clock, ingestor: MetricIngestor, sampler: Sampler, vendors: Vendors,
-    budget: WeightBudget, outbox: Outbox,
+    budgets: tuple[WeightBudget, WeightBudget], outbox: Outbox,
 ) -> None:  # fmt: skip
-    """Register probes and metrics."""
+    """Register probes and metrics; `budgets` are the futures venue's: of all calls but funding's, and of those."""
     _watch_health(service, clock, ingestor, sampler, vendors, outbox)
-    _watch_vendors(service, clock, sampler, vendors, budget)
+    _watch_budgets(service, clock, *budgets)
+    _watch_vendors(service, sampler, vendors)
     _watch_rows(service, ingestor)
 
 
@@ -80,15 +81,25 @@ def _watch_health(
         service.health.add_probe(name, probe)
 
 
-def _watch_vendors(
-    service: Service[MetricSettings], clock: Clock, sampler: Sampler, vendors: Vendors, budget: WeightBudget
-) -> None:
+def _watch_budgets(service: Service[MetricSettings], clock: Clock, budget: WeightBudget, funding: WeightBudget) -> None:
     registry = service.registry
     watch_gauge(
         registry, "trading_bus_rest_weight_used", "REST weight spent in the last minute.",
         lambda: float(budget.used(clock.monotonic_s())),
     )  # fmt: skip
     watch_gauge(registry, "trading_bus_rest_weight_limit", "REST weight we may spend a minute.", lambda: budget.limit)
+    watch_gauge(
+        registry, "trading_bus_metric_funding_calls_used", "Calls for settled funding and intervals in five minutes.",
+        lambda: float(funding.used(clock.monotonic_s())),
+    )  # fmt: skip
+    watch_gauge(
+        registry, "trading_bus_metric_funding_calls_limit", "Of these calls we may make in five minutes.",
+        lambda: funding.limit,
+    )  # fmt: skip
+
+
+def _watch_vendors(service: Service[MetricSettings], sampler: Sampler, vendors: Vendors) -> None:
+    registry = service.registry
     watch_counter(
         registry, "trading_bus_metric_vendor_failures_total", "Calls to a vendor without a usable answer.",
         lambda: {name: float(n) for name, n in vendors.failures.items()}, ("endpoint",),

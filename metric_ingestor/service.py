@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from msgspec.structs import replace
+
 from common.clock import Clock
 from common.errors import TryLater
 from common.ground import lay_ground, watch_outbox
@@ -15,6 +17,7 @@ from common.registry_follower import RegistryFollower
 from common.rest import RestClient, RestLimits, WeightBudget
 from common.service import Service
 from common.venues import okx_spot
+from common.venues.binance_futures import FUNDING_CALLS, FUNDING_WINDOW_S
 from metric_ingestor.dirty import Dirty
 from metric_ingestor.ingestor import BINDINGS, MetricIngestor
 from metric_ingestor.observing import watch_metrics
@@ -23,13 +26,15 @@ from metric_ingestor.sampler import Sampler
 from metric_ingestor.samples import SampleLimits, Samples
 from metric_ingestor.settings import MetricSettings
 from metric_ingestor.settled import Settlements
-from metric_ingestor.vendors import Vendors
+from metric_ingestor.vendors import Clients, Vendors
 from metric_ingestor.venue_time import VenueTime
 
 log = logging.getLogger(__name__)
 
 SERVICE = "metric"
 BUDGET_WAIT_S = 1.0
+FUNDING_SHARE = 0.1
+"""Of the pool for settled funding, all instances together: the registry's nightly run takes the rest."""
 
 Follow = Callable[[Mapping[str, Listing]], Awaitable[None]]
 
@@ -51,9 +56,10 @@ async def main(service: Service[MetricSettings]) -> None:
     lean = LeanHttp(settings.binance_futures_rest_url, limits)
     rest = RestClient(settings.binance_futures_rest_url, budget, limits, clock, caller=lean)
     service.on_stop("rest", rest.close)
+    funding = open_funding(service, clock, limits)
     okx = open_fallback(service, clock, limits)
     samples = Samples(SampleLimits(ahead_ms_max=settings.sample_ahead_ms_max))
-    vendors = Vendors(rest, okx, clock, VenueTime(clock.rate), samples, lambda: ingestor.heard_ms())
+    vendors = Vendors(Clients(rest, funding, okx), clock, VenueTime(clock.rate), samples, lambda: ingestor.heard_ms())
     sampler = Sampler(settings, clock, vendors, budget.limit)
     ingestor = MetricIngestor(settings, clock, database, dirty, vendors, sampler)
     recorder = ingestor.recorder = Recorder(
@@ -66,7 +72,7 @@ async def main(service: Service[MetricSettings]) -> None:
         await ingestor.follow(listings)
         settlements.followed = ingestor.followed
 
-    watch_metrics(service, clock, ingestor, sampler, vendors, budget, outbox)
+    watch_metrics(service, clock, ingestor, sampler, vendors, (budget, funding.budget), outbox)
     watch_outbox(service.registry, outbox, ground.publisher)
     service.spawn("intervals", sampler.keep_intervals())
     if settings.symbols:
@@ -80,6 +86,19 @@ async def main(service: Service[MetricSettings]) -> None:
     service.spawn("marks", ingestor.keep_marks())
     service.spawn("settlements", settlements.run())
     service.spawn("bus", ground.bus.consume_state(BINDINGS, ingestor.load, ingestor.note))
+
+
+def open_funding(service: Service[MetricSettings], clock: Clock, limits: RestLimits) -> RestClient:
+    """The client of the pool for settled funding and intervals: a pause that it asks for stops nothing else."""
+    settings = service.settings
+    budget = WeightBudget(
+        FUNDING_CALLS, FUNDING_SHARE / settings.shard.count, window_s=FUNDING_WINDOW_S, counted_by_venue=False
+    )
+    # Nothing waits for its answers: they may wait for room.
+    patient = replace(limits, budget_wait_max_s=FUNDING_WINDOW_S, connections_max=1)
+    funding = RestClient(settings.binance_futures_rest_url, budget, patient, clock)
+    service.on_stop("funding rest", funding.close)
+    return funding
 
 
 def open_fallback(service: Service[MetricSettings], clock: Clock, limits: RestLimits) -> RestClient | None:

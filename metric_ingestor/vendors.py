@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from common.clock import Clock
 from common.errors import BadInput, Refused, TryLater
@@ -22,10 +22,21 @@ log = logging.getLogger(__name__)
 
 BINANCE, OKX = "binance", "okx"
 INTEREST = "openInterest"
+CONTRACTS = "exchangeInfo"
+OKX_FUNDING = "okx funding-rate"
+PERPETUAL, TRADING = "PERPETUAL", "TRADING"
 INTERVALS_AGE_S_MAX = 3 * 3600.0
 """fundingInfo is not believed longer than this: the venue changes intervals."""
 
 _T = TypeVar("_T")
+
+
+class Clients(NamedTuple):
+    """The futures venue's main limit, its pool for settled funding and intervals, and the fallback if there is one."""
+
+    futures: RestClient
+    funding: RestClient
+    okx: RestClient | None
 
 
 class Vendors:
@@ -35,10 +46,10 @@ class Vendors:
     """
 
     def __init__(
-        self, rest: RestClient, okx: RestClient | None, clock: Clock, time: VenueTime, samples: Samples,
-        heard_ms: Callable[[], float],
-    ) -> None:  # fmt: skip
-        self._rest, self._okx, self._clock, self._heard_ms = rest, okx, clock, heard_ms
+        self, clients: Clients, clock: Clock, time: VenueTime, samples: Samples, heard_ms: Callable[[], float]
+    ) -> None:
+        self._rest, self._pool, self._okx = clients
+        self._clock, self._heard_ms = clock, heard_ms
         self.time, self.samples = time, samples
         self.perps: frozenset[str] = frozenset()
         self._adjusted: dict[str, int] | None = None
@@ -67,7 +78,7 @@ class Vendors:
 
     async def ask_intervals(self) -> bool:
         """Take the intervals between settlements; false when there was no answer."""
-        answer = await self._ask("fundingInfo", self._rest, futures.funding_info_request(), futures.parse_funding_hours)
+        answer = await self._ask("fundingInfo", self._pool, futures.funding_info_request(), futures.parse_funding_hours)
         if answer is not None:
             self._adjusted, self._adjusted_s = answer, self._clock.monotonic_s()
         return answer is not None
@@ -80,6 +91,7 @@ class Vendors:
         if answer is not None:
             self._count_bad("premiumIndex", answer.bad)
             self._take_primary(window, followed, answer)
+        await self._keep_contracts()
         lacking = {
             symbol: listing
             for symbol, listing in followed.items()
@@ -88,6 +100,8 @@ class Vendors:
         }
         if lacking and self._okx is not None:
             await self._ask_fallback(self._okx, window, lacking)
+        else:
+            self._let_be(OKX_FUNDING)
 
     async def ask_interest(self, window: int, symbol: str, perp: Perp) -> bool:
         """Take the open interest of one pair for this window; false when there was no answer."""
@@ -112,11 +126,20 @@ class Vendors:
     async def ask_settled(self, start_ms: int) -> futures.SettledPage | None:
         """One page of settlements of all perpetuals from `start_ms` on; None when there was no answer."""
         request = futures.all_funding_rates_request(start_ms)
-        page = await self._ask("fundingRate", self._rest, request, futures.parse_settled_page)
+        page = await self._ask("fundingRate", self._pool, request, futures.parse_settled_page)
         self._count_bad("fundingRate", page.bad if page else 0)
         return page
 
     # ---- inside
+
+    async def _keep_contracts(self) -> None:
+        """Running rates name the contracts too; another list is read while they never came."""
+        if self.perps:
+            return self._let_be(CONTRACTS)
+        contracts = await self._ask(CONTRACTS, self._rest, futures.exchange_info_request(), futures.parse_exchange_info)
+        if contracts is not None:
+            self.perps = frozenset(c.symbol for c in contracts if (c.kind, c.status) == (PERPETUAL, TRADING))
+        return None
 
     def _take_primary(self, window: int, followed: Mapping[str, Listing], index: futures.PremiumIndex) -> None:
         self.perps = index.listed
@@ -130,10 +153,10 @@ class Vendors:
                 self.samples.offer(symbol, Field.FUNDING, _sample(rate, BINANCE, hours), window, now_ms)
 
     async def _ask_fallback(self, okx: RestClient, window: int, lacking: Mapping[str, Listing]) -> None:
-        answer = await self._ask("okx funding-rate", okx, okx_swap.funding_request(), okx_swap.parse_funding)
+        answer = await self._ask(OKX_FUNDING, okx, okx_swap.funding_request(), okx_swap.parse_funding)
         if answer is None:
             return
-        self._count_bad("okx funding-rate", answer[1])
+        self._count_bad(OKX_FUNDING, answer[1])
         rates = {rate.symbol: rate for rate in answer[0]}
         now_ms = self.now_ms()
         for symbol, listing in lacking.items():
@@ -161,6 +184,10 @@ class Vendors:
         if name not in self.failing:
             log.warning("vendor does not answer", extra={"endpoint": name, "error": error})
         self.failing.setdefault(name, self._clock.monotonic_s())
+
+    def _let_be(self, name: str) -> None:
+        """Nobody needs this endpoint now: its last failure is none any more."""
+        self.failing.pop(name, None)
 
     def _note_answer(self, name: str) -> None:
         now_s = self._clock.monotonic_s()

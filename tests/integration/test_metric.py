@@ -132,6 +132,42 @@ async def test_what_fails_is_null_and_nothing_else(stage: Stage) -> None:
     assert times == [], "vendor time is monotonic"
 
 
+async def test_what_is_ill_at_the_start_costs_its_own_column_alone(stage: Stage) -> None:
+    """No running rates, and a pause for settled funding: open interest is there, and rates come from the fallback."""
+    await stage.start_venue(*MARKET)
+    for fault in (
+        {"path": "premiumIndex", "answer": "status", "status": 503},
+        {"path": "fundingRate", "answer": "status", "status": 429, "retry_after_s": 300},
+    ):
+        await stage.fault("rest_answer", venue="futures", **fault)
+    pinned = {"symbols": ",".join(SYMBOLS), "clock_rate": SPEED}
+    await stage.start_ingestor(**pinned)
+    metric = await stage.start_metric(fallback="okx", **pinned)
+    await stage.until(lambda: serves(stage, metric), 15, "it serves")
+
+    async def ill(endpoint: str) -> float:
+        return await counted(stage, metric, rf'trading_bus_metric_vendor_failing\{{endpoint="{endpoint}"\}}')
+
+    async def paused() -> bool:
+        return await ill("fundingRate") == 1
+
+    await stage.until(paused, 10, "settled funding was asked")
+    rows = await window(stage, (await stage.venue_s()) // 15 * 15 + 15)
+    assert [rows[s]["funding_source"] for s in SYMBOLS] == ["okx"] * 4
+    assert [rows[s]["oi_source"] for s in SYMBOLS] == ["binance"] * 4
+    assert await counted(stage, metric, "trading_bus_metric_funding_calls_used") >= 2
+    assert await counted(stage, metric, "trading_bus_metric_perps") == 4
+
+    await stage.fault("rest_answer", venue="okx", path="funding-rate", answer="status", status=503)
+    rows = await window(stage, (await stage.venue_s()) // 15 * 15 + 15)
+    assert [rows[s]["funding"] for s in SYMBOLS] == [None] * 4
+    assert (await ill("okx funding-rate"), await ill("premiumIndex")) == (1, 1)
+    await stage.fault("clear", venue="futures")
+    rows = await window(stage, (await stage.venue_s()) // 15 * 15 + 15)
+    assert [rows[s]["funding_source"] for s in SYMBOLS] == ["binance"] * 4
+    assert (await ill("okx funding-rate"), await ill("premiumIndex")) == (0, 0), "nobody needs the fallback now"
+
+
 async def test_a_real_capture_adds_up(stage: Stage, shared_data: Path) -> None:
     """Eleven minutes of BTCUSDT and ETHUSDT, single trades as aggregates of one: every window equals a Decimal sum."""
     symbols, speed = ["BTCUSDT", "ETHUSDT"], 120
