@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
+from common.database import Database
 from common.errors import BadInput, Refused, TryLater
+from common.outbox import Outbox
+from common.publisher import AmqpPublisher, PublisherLimits
+from common.statements import OWNERS
 from registry import run as nightly
 from registry import sources
 from registry.facts import Vendor
@@ -256,7 +262,41 @@ async def test_a_category_that_is_gone_keeps_newcomers_out_for_three_days_only(w
 async def test_two_runs_do_not_meet(world: World) -> None:
     other = nightly.open_database(world.settings())
     assert await other.acquire()
-    with pytest.raises(Refused, match="another run"):
-        await world.run(0)
+    with pytest.raises(Refused, match="another run of the registry is at work"):
+        await world.run(0, lock_timeout_s=0.3)
+    # Nor one after the other, when the first is done while the second waits: it would only do the same again.
+    waiting = asyncio.create_task(world.run(0, lock_timeout_s=20))
+    await asyncio.sleep(0.3)
+    done = "INSERT INTO coin_registry_history (run_at, symbol, status, breakdown) VALUES ($1, 'BTC', 'ACTIVE', '{}')"
+    await world.con.execute(done, world.now)
+    assert not waiting.done()
     await other.close()
+    with pytest.raises(Refused, match="another run of the registry is at work"):
+        await waiting
     assert (await world.run(0)).events > 0
+
+
+async def test_a_service_that_publishes_for_a_dead_run_keeps_no_run_out(world: World) -> None:
+    with socket.socket() as mute:
+        # Takes connections and says nothing: a frozen broker.
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        frozen = f"amqp://nobody:nothing@127.0.0.1:{mute.getsockname()[1]}/"
+        first = await world.run(0, rmq_url=frozen, drain_timeout_s=0.1)
+        assert first.waiting == first.events > 0
+        service = Database(world.dsn, "macro/0/1")
+        publisher = AmqpPublisher(frozen, "macro", limits=PublisherLimits(connect_timeout_s=1.5))
+        trying = asyncio.create_task(Outbox(service.query, service.owner, publisher).take_over())
+        try:
+            async with asyncio.timeout(5):
+                while not any(row["alive"] for row in await world.con.fetch(OWNERS)):
+                    await asyncio.sleep(0.01)
+            assert not trying.done()
+            world.minute = 1
+            second = await world.run()
+        finally:
+            await asyncio.wait([trying])
+            await publisher.close()
+            await service.close()
+    assert isinstance(trying.exception(), TryLater)
+    assert second.waiting == 0 and len(world.heard) == first.events + second.events
