@@ -110,7 +110,7 @@ class Service(Generic[SettingsT]):
         self._steps.append(_Step(name, coro_fn))
 
     def ready(self, status: str = "serving") -> None:
-        """Say that first data was seen: `/readyz` answers 200 from now on."""
+        """Say that first data was seen: `/readyz` answers 200 from now on; systemd heard of it when all was wired."""
         self._enter(Phase.SERVING, status)
 
     def stand_by(self, status: str = "stand-by: another instance holds the lock") -> None:
@@ -171,6 +171,7 @@ class Service(Generic[SettingsT]):
         self.spawn("health", self._log_health())
         await main(self)
         if not self.stopping.is_set():
+            # Wired, not `ready()`: a start that waits for first data must not be ended while a venue is away.
             self._notifier.tell_ready()
 
     async def _unwind(self) -> None:

@@ -379,6 +379,7 @@ def test_systemd_hears_ready_watchdog_and_stopping(start, tmp_path):
         heard: list[str] = []
         while heard.count("WATCHDOG=1") < 4 or "READY=1" not in heard:
             heard.append(manager.recv(1000).decode())
+        assert process.get("/readyz")[0] == 503, "wired, which is all that systemd waits for; no data yet"
         process.send()
         while not heard[-1].startswith("STOPPING=1"):
             heard.append(manager.recv(1000).decode())

@@ -102,6 +102,7 @@ def test_a_running_service_is_watched_and_always_comes_back(name: str):
     unit = read_unit(name)
     service = unit["Service"]
     assert service["Type"] == ["notify"]
+    assert "# READY comes when it is wired" in UNITS[name].read_text()
     assert service["NotifyAccess"] == ["main"]
     assert service["Restart"] == ["always"]
     assert unit["Unit"]["StartLimitIntervalSec"] == ["0"]
