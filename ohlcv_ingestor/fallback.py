@@ -8,6 +8,7 @@ here is ever `complete`: the primary's repair replaces it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from common.batch import Batch
 from common.contracts import GRADE_FALLBACK, GRADE_FALLBACK_PART, BarRow
@@ -19,20 +20,36 @@ from ohlcv_ingestor.ring import minute_of
 from ohlcv_ingestor.rows import Stream
 
 KEEP_MINUTES = 3
+NOT_FOLLOWED = 2**62
+"""A second that never comes: of a pair that is no longer wanted the fallback tells nothing."""
 CANDLES_MAX = 5
 """Minutes before live coverage that are asked for by their candle; older ones are the primary's repair alone."""
+
+
+class Primary(Protocol):
+    """The primary's series of a pair: what lies before `closed_s` is its word alone."""
+
+    @property
+    def closed_s(self) -> int:
+        """End of the last closed second."""
+        ...
+
+    def note_fallback(self, second: int) -> None:
+        """Hear of a second that the fallback told and that is still to be closed here."""
+        ...
 
 
 class FallbackSeries:
     """Seconds and minutes of one symbol from the fallback venue.
 
     `since_s` is the second in which the primary was lost: its minute is the first one wanted (None: the primary was
-    never heard); what lies before `primary_closed_s` is the primary's word alone. It offers a line what `Series` does.
+    never heard). `primary` gives the primary's series, None once the pair is not wanted. It offers a line what `Series`
+    does.
     """
 
-    def __init__(self, stream: Stream, since_s: int | None, primary_closed_s: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, stream: Stream, since_s: int | None, primary: Callable[[], Primary | None]) -> None:
         self.stream = stream
-        self._primary_closed_s = primary_closed_s
+        self._primary = primary
         self.young = False
         self.closed_s = 0
         self.watermark_ms = 0
@@ -131,13 +148,16 @@ class FallbackSeries:
 
     def drain(self, batch: Batch) -> None:
         """Hand on what was closed."""
-        theirs_s = self._primary_closed_s()
+        primary = self._primary()
+        theirs_s = NOT_FOLLOWED if primary is None else primary.closed_s
         for row in self._candles:
             batch.put_bar(row)
         self._candles.clear()
         for second in [s for s in self._ready_s if s >= theirs_s]:
             brick = self._minutes[minute_of(second)][second]
             batch.put_footprint(footprint_row(brick, *self._row_of(minute_of(second))))
+            if primary is not None:
+                primary.note_fallback(second)
         self._ready_s.clear()
         for minute in [m for m in self._ready_minutes if m + 60 > theirs_s]:
             self._emit_minute(minute, batch)

@@ -33,6 +33,12 @@ class Handover:
         self.start: Position = (-2, 0)
         self._stream, self._ring, self._ids, self._rows, self._ring_s = stream, ring, ids, rows, ring_s
         self._closed_s = 0
+        self._fallback_s: tuple[int, int] | None = None
+
+    def note_fallback(self, second: int) -> None:
+        """Hear of a second that the fallback told and that is still to be closed here."""
+        first, last = self._fallback_s or (second, second)
+        self._fallback_s = min(first, second), max(last, second)
 
     def drain(self, batch: Batch, closed_s: int, watermark_ms: int, *, last: bool = False) -> None:
         """Hand on every row, gap and cursor that changed up to the last closed second.
@@ -46,6 +52,7 @@ class Handover:
             return
         self._record_gaps(batch)
         self._rows.emit(batch, closed_s)
+        self._clear_fallback(batch)
         self._move_cursor(batch)
         self._evict()
 
@@ -110,6 +117,22 @@ class Handover:
         """The fallback may have spoken in the gap and a little longer: what is closed is ours, up to the next gap."""
         from_s = gap.from_ms // 1000
         to_s = min([self._closed_s - 1, *(g.from_ms // 1000 for g in self._ids.gaps if g.from_ms >= gap.from_ms)])
+        self._clear_between(from_s, to_s, batch)
+
+    def _clear_fallback(self, batch: Batch) -> None:
+        """Seconds that the fallback told while we were coming back, once they are closed here: a quiet one has no row.
+
+        Those in a gap are cleared when it is repaired.
+        """
+        if self._fallback_s is None or self._fallback_s[1] >= self._closed_s:
+            return
+        (from_s, last_s), self._fallback_s = self._fallback_s, None
+        for gap in sorted(self._ids.gaps, key=lambda g: g.from_ms):
+            self._clear_between(from_s, min(last_s, gap.from_ms // 1000 - 1), batch)
+            from_s = max(from_s, self._closed_s if gap.to_ms is None else gap.to_ms // 1000 + 1)
+        self._clear_between(from_s, last_s, batch)
+
+    def _clear_between(self, from_s: int, to_s: int, batch: Batch) -> None:
         if to_s >= from_s:
             batch.clear_others(Clearance(self._stream.symbol, self._stream.source, from_s, to_s))
 

@@ -35,12 +35,9 @@ log = logging.getLogger(__name__)
 
 SERVICE = "ohlcv"
 VENUE = "binance"
-NOT_FOLLOWED = 2**62
-"""A second that never comes: of a pair that is no longer wanted the fallback tells nothing."""
 
-
-ReliefMaker = Callable[[str, Outlet, Callable[[str], int]], Relief | None]
-"""Gives a line its fallback: its name, where its rows go, and up to which second the primary spoke for a pair."""
+ReliefMaker = Callable[[str, Outlet, Callable[[str], Series | None]], Relief | None]
+"""Gives a line its fallback: its name, where its rows go, and the primary's series of a pair."""
 
 
 @dataclass
@@ -269,12 +266,7 @@ class Ingestor:
         feed = Feed(market, settings.agg_ws_url, settings.feed_limits(), self._clock, name, self._attempts)
         line: Line[Series] = Line(self.outlet, self._symbol_of.get, settings.line_limits())
         line.moved_s = self._clock.monotonic_s()
-
-        def closed_s(symbol: str) -> int:
-            series = line.series.get(symbol)
-            return NOT_FOLLOWED if series is None else series.closed_s
-
-        track = Track(feed, line, self._make_relief(f"{name}-fallback", self.outlet, closed_s))
+        track = Track(feed, line, self._make_relief(f"{name}-fallback", self.outlet, line.series.get))
         self.tracks.append(track)
         self._spawn_reader(name, track)
 

@@ -16,7 +16,7 @@ from common.rest import RestClient
 from common.venues.market import Market
 from common.venues.okx_spot import candles_request, instruments_request, parse_candles, parse_instruments
 from ohlcv_ingestor.failover import Failover, Speaker
-from ohlcv_ingestor.fallback import FallbackSeries
+from ohlcv_ingestor.fallback import FallbackSeries, Primary
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
 from ohlcv_ingestor.rows import Stream
 
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 class Relief:
     """The fallback side of one line. `watch` keeps judging, `run` reads the fallback while it speaks.
 
-    `native` turns a pair into the fallback's own symbol, None where it has none; `primary_closed_s` tells up to which
-    second the primary has spoken for a pair.
+    `native` turns a pair into the fallback's own symbol, None where it has none; `primary` gives the primary's series
+    of a pair.
     """
 
     candles_every_s = 0.5
@@ -36,14 +36,14 @@ class Relief:
     def __init__(
         self, name: str, market: Market, url: str, rest: RestClient, clock: Clock, outlet: Outlet,
         native: Callable[[str], str | None], limits: tuple[FeedLimits, LineLimits, int], failover: Failover,
-        attempts: AttemptBudget, primary_closed_s: Callable[[str], int],
+        attempts: AttemptBudget, primary: Callable[[str], Primary | None],
     ) -> None:  # fmt: skip
         self.name, self.failover = name, failover
         self.line: Line[FallbackSeries] | None = None
         self.feed: Feed | None = None
         self._market, self._url, self._rest, self._clock = market, url, rest, clock
         self._outlet, self._native, self._attempts = outlet, native, attempts
-        self._primary_closed_s = primary_closed_s
+        self._primary = primary
         self._feed_limits, self._line_limits, self._settle_s = limits
         self._lost_s: dict[str, int | None] = {}
         self._called, self._released = asyncio.Event(), asyncio.Event()
@@ -122,7 +122,7 @@ class Relief:
             if native is None or (self._listed is not None and native not in self._listed):
                 continue
             stream = Stream("ohlcv", self._market.source, pair, self._market.source, self._market.scale)
-            result[native] = FallbackSeries(stream, second, partial(self._primary_closed_s, pair))
+            result[native] = FallbackSeries(stream, second, partial(self._primary, pair))
         return result
 
     async def _fetch_candles(self, all_series: Iterable[FallbackSeries], hand_on: Callable[[], None]) -> None:

@@ -142,6 +142,10 @@ class Series:
         elif not add_trade(brick, t):
             self.ignored += 1
 
+    def note_fallback(self, second: int) -> None:
+        """Hear of a second that the fallback told and that is still to be closed here."""
+        self.handover.note_fallback(second)
+
     def drain(self, batch: Batch) -> None:
         """Hand on every row, gap and cursor that changed."""
         if not self.young:

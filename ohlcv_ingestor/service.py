@@ -75,7 +75,7 @@ def relief_maker(service: Service[OhlcvSettings], clock: Clock, listings: Mappin
     """How each line gets its fallback: lines share one REST client and one count of connection attempts."""
     settings = service.settings
     if settings.fallback == "none":
-        return lambda name, outlet, closed_s: None
+        return lambda name, outlet, primary: None
     budget = WeightBudget(okx_spot.REST_LIMIT, settings.weight_share(), window_s=okx_spot.REST_WINDOW_S)
     rest = RestClient(settings.okx_rest_url, budget, RestLimits(no_hint_pause_s=okx_spot.REST_PAUSE_S), clock)
     service.on_stop("fallback rest", rest.close)
@@ -87,9 +87,9 @@ def relief_maker(service: Service[OhlcvSettings], clock: Clock, listings: Mappin
         listing = listings.get(pair)
         return listing.okx_inst_id if listing and listing.okx_inst_id else okx_spot.inst_id_of(pair)
 
-    return lambda name, outlet, closed_s: Relief(
+    return lambda name, outlet, primary: Relief(
         name, market, settings.okx_ws_url, rest, clock, outlet, native, limits,
-        Failover(settings.failover_after_s), attempts, closed_s,
+        Failover(settings.failover_after_s), attempts, primary,
     )  # fmt: skip
 
 

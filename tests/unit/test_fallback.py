@@ -14,6 +14,17 @@ STREAM = Stream("ohlcv", "okx", "SOLUSDT", "okx", 12)
 ONE = 10**12
 
 
+class Heard:
+    """A primary that has closed nothing yet, or so much."""
+
+    def __init__(self, closed_s: int = 0) -> None:
+        self.closed_s = closed_s
+        self.fallback: list[int] = []
+
+    def note_fallback(self, second: int) -> None:
+        self.fallback.append(second)
+
+
 def trade(trade_id: int, at_ms: int, price: int = 100 * ONE, count: int = 1) -> Trade:
     return Trade("SOL-USDT", trade_id, price, ONE, trade_id - count + 1, trade_id, at_ms, at_ms, True)
 
@@ -25,7 +36,7 @@ def drained(series: FallbackSeries) -> Batch:
 
 
 def test_whole_minutes_only_and_never_complete() -> None:
-    series = FallbackSeries(STREAM, M + 20)
+    series = FallbackSeries(STREAM, M + 20, Heard)
     series.resume(1000 * (M + 28))
     series.add(trade(10, 1000 * (M + 30)))
     series.add(trade(12, 1000 * (M + 65), 101 * ONE, count=2))
@@ -39,7 +50,7 @@ def test_whole_minutes_only_and_never_complete() -> None:
 
 
 def test_a_missed_trade_makes_its_minutes_a_part() -> None:
-    series = FallbackSeries(STREAM, None)
+    series = FallbackSeries(STREAM, None, Heard)
     series.resume(1000 * M - 1)
     series.add(trade(10, 1000 * (M + 1)))
     series.add(trade(13, 1000 * (M + 61), count=2))
@@ -49,7 +60,7 @@ def test_a_missed_trade_makes_its_minutes_a_part() -> None:
 
 
 def test_a_quiet_minute_copies_the_close_of_its_own_venue() -> None:
-    series = FallbackSeries(STREAM, None)
+    series = FallbackSeries(STREAM, None, Heard)
     series.resume(1000 * M - 1)
     series.advance(1000 * (M + 61))
     assert not drained(series).bars
@@ -62,7 +73,7 @@ def test_a_quiet_minute_copies_the_close_of_its_own_venue() -> None:
 
 
 def test_an_old_first_frame_and_repeats_are_ignored() -> None:
-    series = FallbackSeries(STREAM, None)
+    series = FallbackSeries(STREAM, None, Heard)
     series.resume(1000 * M - 1)
     series.add(trade(5, 1000 * (M - 30)))
     series.add(trade(6, 1000 * (M + 2)))
@@ -72,8 +83,24 @@ def test_an_old_first_frame_and_repeats_are_ignored() -> None:
     assert (bar.n, bar.v) == (1, "1")
 
 
+def test_the_primary_hears_of_what_it_has_still_to_close() -> None:
+    primary = Heard(M + 10)
+    series = FallbackSeries(STREAM, None, lambda: primary)
+    series.resume(1000 * M - 1)
+    for second in (8, 9, 10, 12):
+        series.add(trade(second, 1000 * (M + second)))
+    series.advance(1000 * (M + 12))
+    assert [row.time for row in drained(series).footprints.values()] == [M + 10]
+    assert primary.fallback == [M + 10]
+    nobody = FallbackSeries(STREAM, None, lambda: None)
+    nobody.resume(1000 * M - 1)
+    nobody.add(trade(1, 1000 * (M + 8)))
+    nobody.advance(1000 * (M + 70))
+    assert not drained(nobody)
+
+
 def test_losing_the_fallback_too_breaks_its_minute() -> None:
-    series = FallbackSeries(STREAM, None)
+    series = FallbackSeries(STREAM, None, Heard)
     series.resume(1000 * M - 1)
     series.add(trade(6, 1000 * (M + 2)))
     series.advance(1000 * (M + 10))

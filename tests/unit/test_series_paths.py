@@ -112,6 +112,58 @@ def settled(trades: list[Trade], **how: Any) -> Path:
     return path
 
 
+# ---- what the fallback told
+
+
+def clearances(path: Path) -> list[tuple[int, int]]:
+    batch = Batch()
+    path.series.drain(batch)
+    cleared = [(c.from_s - T0, c.to_s - T0) for c in batch.clearances]
+    path.tables.commit(batch)
+    return cleared
+
+
+def fill(path: Path) -> None:
+    for _ in range(4):
+        for gap in choose_gaps(path.series):
+            path.asks(repair_gap(path.series, gap, path.repair_limits))
+    assert not path.series.ids.gaps
+
+
+def test_quiet_seconds_that_the_fallback_told_after_the_repair_are_cleared_too() -> None:
+    path = settled([trade(1, 1), trade(2, 9), trade(3, 12.1), trade(4, 40)])
+    path.cut()
+    for second in range(8, 22):
+        path.series.note_fallback(T0 + second)
+    path.resume(14)
+    path.to(20.5)
+    assert clearances(path) == []
+    fill(path)
+    assert clearances(path) == [(6, 19)]  # by the repair, up to what was closed then
+    path.series.note_fallback(T0 + 22)
+    path.to(22.9)
+    assert clearances(path) == []
+    path.to(23.1)
+    assert clearances(path) == [(8, 22)]
+    path.to(30)
+    assert clearances(path) == []
+
+
+def test_what_the_fallback_told_in_an_open_gap_stays_until_its_repair() -> None:
+    path = settled([trade(1, 1), trade(2, 9), trade(3, 12.1), trade(4, 40), trade(5, 44)])
+    path.cut()
+    path.resume(14)
+    path.series.note_fallback(T0 + 10)
+    path.to(20)
+    assert clearances(path) == []
+    path.see(4)
+    path.series.note_fallback(T0 + 42)
+    path.to(48)
+    assert clearances(path) == [(42, 42)]
+    fill(path)
+    assert clearances(path) == [(1, 47)]
+
+
 # ---- what was stored ahead of the cursor
 
 
