@@ -12,6 +12,8 @@ FIRST_S = 60
 MAX_S = 4 * 3600
 HINT_MAX_S = 86_400
 """A vendor that names a longer pause is asked once a day all the same."""
+ASKED_WITHIN_S = 1_800
+"""Two quarters: whoever is needed is asked again by then once its pause is over."""
 
 
 class Circuit(msgspec.Struct, frozen=True):
@@ -24,6 +26,10 @@ class Circuit(msgspec.Struct, frozen=True):
     def is_open(self, now_s: int) -> bool:
         """Is the provider to be left alone?"""
         return now_s < self.open_until
+
+    def is_failing(self, now_s: int) -> bool:
+        """Did the last call fail? An old failure of one that nobody needed since says nothing any more."""
+        return self.failures > 0 and now_s < self.open_until + ASKED_WITHIN_S
 
     def is_on_trial(self) -> bool:
         """Did the last call fail, so that the next one is a single try?"""

@@ -112,9 +112,17 @@ def _watch_providers(
         now_s = clock.wall_ms() // 1000
         return {name: float(desk.circuit(name).is_open(now_s)) for name in doors}
 
+    def failing() -> dict[str, float]:
+        now_s = clock.wall_ms() // 1000
+        return {name: float(desk.circuit(name).is_failing(now_s)) for name in doors}
+
     watch_gauge(
         registry, "trading_bus_macro_circuit_open", "1 while a provider is left alone.", circuits, ("provider",)
     )
+    watch_gauge(
+        registry, "trading_bus_macro_provider_failing", "1 from a provider's failure to its next answer.",
+        failing, ("provider",),
+    )  # fmt: skip
     watch_gauge(
         registry, "trading_bus_macro_quota_spent", "1 while a provider has no call left.",
         lambda: {name: float(name in puller.spent) for name in doors}, ("provider",),

@@ -49,9 +49,8 @@ class Puller:
 
     async def pull(self, columns: Sequence[str], now_s: int) -> int:
         """Ask for these columns as of `now_s`; answers how many asks were made."""
-        if not self._desk.wants(columns, (), now_s, ()):
-            return 0
         tried: set[tuple[str, str]] = set()
+        # Also when nobody has to be asked: what is told of quotas must not be older than a quarter.
         self.spent = await self._read_spent()
         while wants := self._desk.wants(columns, tried, now_s, self.spent):
             asked = await asyncio.gather(*(self._ask(name, words, now_s) for name, words in sorted(wants.items())))

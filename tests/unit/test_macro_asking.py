@@ -173,7 +173,7 @@ async def test_what_a_vendor_says_can_be_stored() -> None:
     desk, puller = set_up(given, clock, lambda request: said[request.url.host], graves)
     assert await puller.pull(SLOT_COLUMNS, clock.at_s) == 3
     texts = [*graves, *(a.error for a in desk.known.asks.values()), *(c.error for c in desk.known.circuits.values())]
-    assert len(texts) == 6 and len(graves) == 1
+    assert len(texts) == 7 and len(graves) == 1
     for text in texts:
         assert "\0" not in text
         text.encode()
@@ -218,3 +218,79 @@ async def test_a_clock_that_was_ahead_keeps_no_vendor_unasked() -> None:
     await puller.pull(SLOT_COLUMNS, clock.at_s)
     reading = desk.pick("eth_gas_price", clock.at_s)
     assert reading is not None and (reading.value, reading.as_of) == ("0.2", clock.at_s)
+
+
+def price_of(text: str) -> httpx.Response:
+    said = {"status": "1", "message": "OK", "result": {"ProposeGasPrice": text}}
+    return httpx.Response(200, content=json.dumps(said).encode())
+
+
+def longest(samples: list[bool]) -> int:
+    """How many of them are true in a row."""
+    best = run = 0
+    for sample in samples:
+        run = run + 1 if sample else 0
+        best = max(best, run)
+    return best
+
+
+async def test_a_vendor_that_fails_for_ever_is_told_as_failing_all_the_time() -> None:
+    """Its circuit is not: it lets a try through now and then."""
+    clock, begin = TestClock(), TestClock().at_s
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        clock.at_s += 1  # an answer takes its time
+        return httpx.Response(503) if clock.at_s >= begin + 3600 else price_of("0.4")
+
+    given = settings(onchain_sources="etherscan", etherscan_api_key=SecretStr("k"))
+    desk, puller = set_up(given, clock, answer, [])
+    failing, opened = list[bool](), list[bool]()
+    for minute in range(24 * 60):
+        clock.at_s = begin + 60 * minute
+        if minute % 15 == 0:
+            await puller.pull(SLOT_COLUMNS, clock.at_s)
+        failing.append(desk.circuit("etherscan").is_failing(clock.at_s))
+        opened.append(desk.circuit("etherscan").is_open(clock.at_s))
+    assert failing == [False] * 60 + [True] * (23 * 60)
+    assert longest(opened) < 6 * 60
+
+
+async def test_an_old_failure_of_one_that_nobody_needs_is_not_told() -> None:
+    clock, hosts = TestClock(), list[str]()
+    begin = clock.at_s
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        hosts.append(request.url.host)
+        is_away = begin <= clock.at_s < begin + 3600
+        return httpx.Response(503) if is_away else price_of("0.4")
+
+    given = settings(
+        onchain_sources="etherscan,jsonrpc", etherscan_api_key=SecretStr("k"),
+        eth_rpc_url=SecretStr("http://node.example"),
+    )  # fmt: skip
+    desk, puller = set_up(given, clock, answer, [])
+    told = list[bool]()
+    for quarter in range(40):
+        clock.at_s = begin + 900 * quarter
+        await puller.pull(SLOT_COLUMNS, clock.at_s)
+        told.append(desk.circuit("jsonrpc").is_failing(clock.at_s))
+    assert "node.example" in hosts and desk.circuit("jsonrpc").failures > 0
+    assert told[0] and not any(told[12:])
+
+
+async def test_what_is_told_of_a_quota_is_not_older_than_a_pull() -> None:
+    """Also when nobody has to be asked: others spend calls, too, and a window moves on."""
+    clock, spent = TestClock(), frozenset[str]()
+
+    async def read_spent() -> frozenset[str]:
+        return spent
+
+    cast = configure(settings(onchain_sources="etherscan", etherscan_api_key=SecretStr("k")))
+    door = open_door(cast.on["etherscan"], clock, lambda _: price_of("0.4"))
+    desk = Desk(cast.chains, cast.offers(), Known())
+    puller = Puller(desk, {"etherscan": door}, lambda: clock.at_s, read_spent, lambda *_, **__: None, keep_nothing)
+    assert await puller.pull(SLOT_COLUMNS, clock.at_s) == 1
+    for spent in (frozenset(("etherscan",)), frozenset[str]()):
+        clock.at_s += 60
+        assert await puller.pull(SLOT_COLUMNS, clock.at_s) == 0
+        assert puller.spent == spent
