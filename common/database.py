@@ -30,7 +30,7 @@ class StoreLimits(msgspec.Struct, frozen=True):
     commit_timeout_s: float = 15.0
     query_timeout_s: float = 10.0
     lock_retry_s: float = 5.0
-    """After a lost connection the server may take a moment to free our own lock."""
+    """After a lost connection the server may take a moment to free our own lock; as long may one answer take."""
     lock_poll_s: float = 0.1
     outbox_messages_max: int = 1_000
     """Messages in one outbox row: one unconfirmed message sends its row's others again."""
@@ -138,16 +138,22 @@ class Database:
     async def _owned_writer(self) -> Connection:
         if self._writer is not None and self._owned and not self._writer.is_closed():
             return self._writer
-        try:
-            async with asyncio.timeout(self._limits.lock_retry_s):
-                while not await self.acquire():  # noqa: ASYNC110 - a server's lock has no event
-                    await asyncio.sleep(self._limits.lock_poll_s)
-        except TimeoutError as error:
-            if self._writer is None:
-                raise Reconnect("database: no connection in time") from error
-            raise Superseded(f"another process holds the write lock of {self.owner}") from error
+        loop, refused_s = asyncio.get_running_loop(), None
+        while not await self._acquire_in_time():
+            # Only what the server said counts: as long as it does not answer, nobody is known to hold the lock.
+            refused_s = refused_s or loop.time()
+            if loop.time() - refused_s >= self._limits.lock_retry_s:
+                raise Superseded(f"another process holds the write lock of {self.owner}")
+            await asyncio.sleep(self._limits.lock_poll_s)
         assert self._writer is not None
         return self._writer
+
+    async def _acquire_in_time(self) -> bool:
+        try:
+            async with asyncio.timeout(self._limits.lock_retry_s):
+                return await self.acquire()
+        except TimeoutError as error:
+            raise Reconnect("database: no answer in time") from error
 
     def _outbox_rows(self, messages: Sequence[OutgoingMessage]) -> list[tuple[object, ...]]:
         most = self._limits.outbox_messages_max

@@ -123,18 +123,19 @@ class Outbox:
     async def take_over(self, only: str | None = None) -> dict[str, int]:
         """Publish one window of every dead owner (or of one); returns messages by owner, {} when nothing was left.
 
-        An owner whose advisory lock can be had is dead. The lock is given back after each window, so that a
-        restarting owner is not kept out.
+        An owner whose lock nobody holds is dead. That lock is only looked at: while the broker does not answer, the
+        owner has to be able to come back and write. If it does and publishes the same rows at the same time, messages
+        repeat; both go by id and delete what was confirmed, so that each still comes first in its order.
         """
         published: dict[str, int] = {}
-        for record in await self._query(sql.OTHER_OWNERS, self.owner):
+        for record in await self._query(sql.DEAD_OWNERS, self.owner):
             owner: str = record["owner"]
-            if only not in (None, owner) or not (await self._query(sql.TRY_LOCK, owner))[0][0]:
+            if only not in (None, owner) or not (await self._query(sql.TRY_TURN, owner))[0][0]:
                 continue
             try:
                 sent = await self._publish_window(owner)
             finally:
-                await self._query(sql.UNLOCK, owner)
+                await self._query(sql.END_TURN, owner)
             if sent:
                 published[owner] = sent
                 self.taken_over_total += sent

@@ -207,23 +207,32 @@ SELECT coalesce(sum(cardinality(keys)), 0)::bigint AS messages,
   FROM bus_outbox WHERE owner = $1
 """
 
-OTHER_OWNERS = "SELECT DISTINCT owner FROM bus_outbox WHERE owner <> $1 ORDER BY owner"
-
 TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
-"""The right to write as an owner; an owner whose lock can be had is dead."""
+"""The right to write as an owner. Only who is to be that owner ever takes it: nobody else may keep it out."""
 
-UNLOCK = "SELECT pg_advisory_unlock(hashtextextended($1, 0))"
+TRY_TURN = "SELECT pg_try_advisory_lock(hashtextextended($1, 1))"
+"""The turn to publish what a dead owner left: it keeps those who would take over apart, and never the owner."""
 
-OWNERS = """
+END_TURN = "SELECT pg_advisory_unlock(hashtextextended($1, 1))"
+
+_ALIVE = """
+EXISTS (SELECT FROM pg_locks l
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended(b.owner, 0))
+"""
+"""Does somebody hold the right to write as this owner? Looking at a lock does not disturb its owner."""
+
+DEAD_OWNERS = f"""
+SELECT owner FROM (SELECT DISTINCT owner FROM bus_outbox WHERE owner <> $1) AS b WHERE NOT {_ALIVE} ORDER BY owner
+"""
+
+OWNERS = f"""
 SELECT owner, lane, count(*)::int AS flushes, sum(cardinality(keys))::bigint AS messages,
-       extract(epoch FROM now() - min(created_at))::float8 AS age_s,
-       EXISTS (SELECT FROM pg_locks l
-                WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                  AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended(b.owner, 0)) AS alive
+       extract(epoch FROM now() - min(created_at))::float8 AS age_s, {_ALIVE} AS alive
   FROM bus_outbox b GROUP BY owner, lane ORDER BY owner, lane
 """
-"""Who has messages waiting, and whether somebody holds their lock; looking at a lock does not disturb its owner."""
+"""Who has messages waiting, and whether their owner lives."""
 
 
 CLEAR_OTHERS = """

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import asyncpg
@@ -167,10 +167,87 @@ async def test_rows_of_a_dead_owner_are_taken_over_and_those_of_a_living_one_are
     assert house.outbox.taken_over_total == 20
     assert {ident.split(".")[1] for ident in await house.log()} == {"DEAD"}
     assert await house.left() == 20
-    # Its lock was given back: a restarting owner is not kept out.
-    assert await dead.acquire()
     await living.close()
-    await dead.close()
+
+
+@asynccontextmanager
+async def silent_broker() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """An address that takes connections and never answers, as a frozen broker does; the event: somebody called."""
+    called, writers = asyncio.Event(), list[asyncio.StreamWriter]()
+
+    def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        called.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"amqp://guest:guest@127.0.0.1:{server.sockets[0].getsockname()[1]}/", called
+    finally:
+        for writer in writers:
+            writer.close()
+        server.close()
+
+
+async def test_a_take_over_that_the_broker_does_not_answer_keeps_no_owner_from_writing(house: House) -> None:
+    await house.store.commit(seconds("SOLUSDT", [T0]))
+    others = [Store(house.dsn, "macro/0/1"), Store(house.dsn, "metric/0/1")]
+    async with silent_broker() as (url, called):
+        await house.store.close()  # restarting, or its connections were lost
+        bus = Bus(url, "macro")
+        stuck = Outbox(others[0].query, "macro/0/1", AmqpPublisher(url, "macro", prepare=bus.declare))
+        takeover = asyncio.create_task(stuck.take_over())
+        async with asyncio.timeout(5):
+            await called.wait()
+        # Whose turn it is keeps others who would take over away, and the owner neither from writing nor publishing.
+        assert await Outbox(others[1].query, "metric/0/1", house.publisher).take_over() == {}
+        assert await house.store.acquire()
+        await house.store.commit(seconds("SOLUSDT", [T0 + 1]))
+        async with Running(house.outbox):
+            await house.until_empty()
+        assert not takeover.done()
+        takeover.cancel()
+        with suppress(asyncio.CancelledError):
+            await takeover
+        await bus.close()
+    for store in others:
+        await store.close()
+    assert [ident[-4:] for ident in await house.log()] == ["0Z#1", "1Z#1"]
+
+
+class Held:
+    """A publisher that waits before it sends."""
+
+    def __init__(self, inner: AmqpPublisher) -> None:
+        self.inner = inner
+        self.asked, self.may_go = asyncio.Event(), asyncio.Event()
+        self.refusal: Callable[[OutgoingMessage], str | None] = inner.refusal
+
+    async def publish(self, messages: Sequence[OutgoingMessage], *, exchange: str = EXCHANGE) -> None:
+        self.asked.set()
+        await self.may_go.wait()
+        await self.inner.publish(messages, exchange=exchange)
+
+
+async def test_an_owner_back_in_the_middle_of_a_take_over_makes_repeats_and_keeps_the_order(house: House) -> None:
+    for turn in range(20):
+        await house.store.commit(seconds("SOLUSDT", [T0 + turn]))
+    await house.store.close()
+    other, held = Store(house.dsn, "macro/0/1"), Held(house.publisher)
+    takeover = asyncio.create_task(Outbox(other.query, "macro/0/1", held).take_over())
+    async with asyncio.timeout(5):
+        await held.asked.wait()
+    assert await house.store.acquire()
+    async with Running(house.outbox):
+        await house.store.commit(seconds("SOLUSDT", [T0 + 20]))
+        await house.until_empty()
+        held.may_go.set()
+        assert await takeover == {OWNER: 16}
+        await house.store.commit(seconds("SOLUSDT", [T0 + 21]))
+        await house.until_empty()
+    await other.close()
+    log = await house.log()
+    assert list(dict.fromkeys(log)) == sorted(set(log)) and len(set(log)) == 22
+    assert len(log) == 22 + 16
 
 
 async def test_run_takes_over_by_itself(house: House) -> None:

@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -336,6 +337,51 @@ async def cutting_proxy(dsn: str, cut_after: bytes) -> AsyncIterator[str]:
     finally:
         server.close()
         await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def dying_proxy(dsn: str) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """A proxy, and how its host dies: what is open is closed, and what is opened then is never answered."""
+    parts, dead, writers = urlsplit(dsn), asyncio.Event(), list[asyncio.StreamWriter]()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        if not dead.is_set():
+            up_reader, up_writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writers.append(up_writer)
+            await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+
+    def close() -> None:
+        dead.set()
+        while writers:
+            writers.pop().close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        netloc = f"{parts.username}:{parts.password}@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield parts._replace(netloc=netloc).geturl(), close
+    finally:
+        close()
+        server.close()
+        await asyncio.sleep(0)
+
+
+async def test_a_server_that_does_not_answer_is_no_other_owner(ts_dsn: str) -> None:
+    async with dying_proxy(ts_dsn) as (proxied, die):
+        cut = Store(proxied, OWNER, limits=StoreLimits(lock_retry_s=0.3))
+        try:
+            assert await cut.acquire()
+            die()
+            for _ in range(3):
+                with pytest.raises(Reconnect):
+                    await cut.commit(batch_of(make_bar()))
+        finally:
+            await cut.close()
 
 
 async def test_unknown_commit_is_safe_to_repeat(ts_dsn: str, store: Store) -> None:
