@@ -20,6 +20,8 @@ TIME_RETRY_S = 0.5
 INTERVALS_RETRY_S = 30.0
 SPREAD_END_MS = 2_000
 """No call for a window is begun later before its end: an answer that comes after it is of no use."""
+FAR_MS = 2_000 * WINDOW_S
+"""A moment farther off than this is none of ours: a wrong time had been believed, and was corrected."""
 OTHER_WEIGHT_PER_MIN = 60
 """premiumIndex (10) and time (1) in each window, and what is asked once in a while."""
 
@@ -65,7 +67,8 @@ class Sampler:
             await self._vendors.ask_funding(window_of(int(self._vendors.now_ms()) // 1000), self.followed)
 
     async def _sample_funding(self, window: int) -> None:
-        await self._sleep_until(1000 * window - self._settings.funding_lead_ms)
+        if not await self._sleep_until(1000 * window - self._settings.funding_lead_ms):
+            return
         await self._vendors.ask_time()
         if self.followed:
             await self._vendors.ask_funding(window, self.followed)
@@ -80,7 +83,8 @@ class Sampler:
         answers: list[bool] = []
         async with asyncio.TaskGroup() as group:
             for number, symbol in enumerate(asked):
-                await self._sleep_until(begin_ms + (end_ms - begin_ms) * number / len(asked))
+                if not await self._sleep_until(begin_ms + (end_ms - begin_ms) * number / len(asked)):
+                    break
                 await self._calls.acquire()
                 if self._vendors.now_ms() >= end_ms:
                     self._calls.release()
@@ -94,7 +98,10 @@ class Sampler:
         finally:
             self._calls.release()
 
-    async def _sleep_until(self, venue_ms: float) -> None:
-        left_s = self._clock.real_s((venue_ms - self._vendors.now_ms()) / 1000)
-        if left_s > 0:
-            await asyncio.sleep(left_s)
+    async def _sleep_until(self, venue_ms: float) -> bool:
+        """False when that is far off: the window is to be left."""
+        while (left_ms := venue_ms - self._vendors.now_ms()) > 0:
+            if left_ms > FAR_MS:
+                return False
+            await asyncio.sleep(self._clock.real_s(min(left_ms / 1000, WINDOW_S)))
+        return True
