@@ -377,6 +377,7 @@ async def test_a_server_that_does_not_answer_is_no_other_owner(ts_dsn: str) -> N
         try:
             assert await cut.acquire()
             die()
+            await asyncio.sleep(0.1)  # the loss is noticed before the next commit
             for _ in range(3):
                 with pytest.raises(Reconnect):
                     await cut.commit(batch_of(make_bar()))
