@@ -110,6 +110,7 @@ class Series:
         self.watermark_ms = to_ms
         if self.young:
             self.ring.evict(minute_of(to_ms // 1000 - self.limits.backfill_s), set())
+            self.ring.pack(minute_of(to_ms // 1000))
         if self.young or to_ms // 1000 <= self.closed_s:
             return False
         self._close_to(to_ms // 1000)

@@ -53,3 +53,20 @@ def test_a_trade_with_an_absurd_time_moves_nothing_and_comes_back_as_a_gap() -> 
     assert series.ignored == 1
     assert [(g.from_id, g.to_id) for g in series.ids.gaps] == [(12, 12)]
     assert min(series.ring.minutes) >= M
+
+
+def test_a_series_that_waits_for_its_start_packs_minutes_too() -> None:
+    series = Series(Stream("ohlcv", "binance", "XUSDT", "binance", 8), SeriesLimits())
+    series.resume(1000 * M)
+    for at_s in range(0, 130, 10):
+        series.add(trade(at_s // 10 + 1, at_s))
+    held = {m: record.bricks for m, record in series.ring.minutes.items()}
+    series.advance(1000 * (M + 125))
+    packed = {m for m, record in series.ring.minutes.items() if record.bricks is not held[m]}
+    assert packed == {M, M + 60}
+    assert sum(len(record.bricks) for record in series.ring.minutes.values()) == 13
+    begin_at(series, 1, M, 10**10)
+    batch = Batch()
+    series.advance(1000 * (M + 130))
+    series.drain(batch)
+    assert len(batch.footprints) == 13 and {m for _, m in batch.bars} == {M, M + 60}
