@@ -32,6 +32,9 @@ class Relief:
 
     candles_every_s = 0.5
     away_s = 2.0
+    listed_every_s = 6 * 3600.0
+    listed_again_s = 60.0
+    listed_within_s = 1.0
 
     def __init__(
         self, name: str, market: Market, url: str, rest: RestClient, clock: Clock, outlet: Outlet,
@@ -48,6 +51,7 @@ class Relief:
         self._lost_s: dict[str, int | None] = {}
         self._called, self._released = asyncio.Event(), asyncio.Event()
         self._listed: frozenset[str] | None = None
+        self._list_told = asyncio.Event()
 
     def judge(self, silent_s: float, lost_s: Mapping[str, int | None]) -> None:
         """Take how long the primary has been silent, and for each pair the second up to which it was heard."""
@@ -73,6 +77,11 @@ class Relief:
 
     async def run(self, hand_on: Callable[[], None]) -> None:
         """Read the fallback whenever it is called, until it is released."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_listed())
+            group.create_task(self._relieve(hand_on))
+
+    async def _relieve(self, hand_on: Callable[[], None]) -> None:
         while True:
             await self._called.wait()
             series = await self._choose(self._lost_s)
@@ -110,12 +119,10 @@ class Relief:
 
     async def _choose(self, lost_s: Mapping[str, int | None]) -> dict[str, FallbackSeries]:
         """Series of the pairs that the fallback lists, by its own symbol."""
-        if self._listed is None:
-            try:
-                listed = parse_instruments(await self._rest.fetch(instruments_request("SPOT")))
-                self._listed = frozenset(i.inst_id for i in listed if i.state == "live")
-            except (TryLater, Refused, BadInput) as error:
-                log.warning("instruments unknown, all pairs are tried", extra={"error": str(error)})
+        # Who is called in need does not wait for a list: a pair that is not there is refused, and costs nothing more.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.listed_within_s):
+                await self._list_told.wait()
         result: dict[str, FallbackSeries] = {}
         for pair, second in lost_s.items():
             native = self._native(pair)
@@ -124,6 +131,20 @@ class Relief:
             stream = Stream("ohlcv", self._market.source, pair, self._market.source, self._market.scale)
             result[native] = FallbackSeries(stream, second, partial(self._primary, pair))
         return result
+
+    async def _keep_listed(self) -> None:
+        """Know, before it matters, which pairs the fallback lists; what was known stays while it does not answer."""
+        failing = False
+        while True:
+            try:
+                listed = parse_instruments(await self._rest.fetch(instruments_request("SPOT")))
+                self._listed, failing = frozenset(i.inst_id for i in listed if i.state == "live"), False
+            except (TryLater, Refused, BadInput) as error:
+                if not failing:
+                    log.warning("instruments unknown", extra={"feed": self.name, "error": str(error)})
+                failing = True
+            self._list_told.set()
+            await asyncio.sleep(self.listed_again_s if failing else self.listed_every_s)
 
     async def _fetch_candles(self, all_series: Iterable[FallbackSeries], hand_on: Callable[[], None]) -> None:
         while True:

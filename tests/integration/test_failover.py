@@ -29,12 +29,16 @@ MARKET = (
 async def stage(tmp_path: Path, ts_dsn: str, rmq_url: str) -> AsyncIterator[Stage]:
     async with open_stage(tmp_path, ts_dsn, rmq_url) as stage:
         await stage.start_venue(*MARKET)
-        await stage.start_ingestor(
-            symbols=",".join(SYMBOLS), clock_rate=10, fallback="okx", failover_after_s=2,
-            okx_ws_url=f"ws://127.0.0.1:{stage.port}/ws/v5/public", okx_rest_url=f"http://127.0.0.1:{stage.port}",
-        )  # fmt: skip
-        await stage.settle(SYMBOLS, await stage.venue_s() + 30)
+        await start_ingestor(stage)
         yield stage
+
+
+async def start_ingestor(stage: Stage) -> None:
+    await stage.start_ingestor(
+        symbols=",".join(SYMBOLS), clock_rate=10, fallback="okx", failover_after_s=2,
+        okx_ws_url=f"ws://127.0.0.1:{stage.port}/ws/v5/public", okx_rest_url=f"http://127.0.0.1:{stage.port}",
+    )  # fmt: skip
+    await stage.settle(SYMBOLS, await stage.venue_s() + 30)
 
 
 async def okx_bars(stage: Stage) -> int:
@@ -72,6 +76,15 @@ async def test_the_fallback_speaks_and_is_replaced(stage: Stage) -> None:
     await stage.judge_log(end_s)
 
 
+async def test_the_fallback_speaks_though_its_rest_does_not_answer(tmp_path: Path, ts_dsn: str, rmq_url: str) -> None:
+    async with open_stage(tmp_path, ts_dsn, rmq_url) as stage:
+        await stage.start_venue(*MARKET)
+        await stage.fault("rest_slow", venue="okx", for_s=60, by_s=30)
+        await start_ingestor(stage)
+        await stage.fault("silent", for_s=60)
+        await stage.until(lambda: _seconds_of_all(stage), 6, "the fallback's seconds of every symbol")
+
+
 async def test_both_venues_dead(stage: Stage) -> None:
     beats = await stage.collect("price_updates.*.beat")
     await stage.fault("silent", for_s=60)
@@ -84,6 +97,11 @@ async def test_both_venues_dead(stage: Stage) -> None:
     await stage.settle(SYMBOLS, end_s)
     assert (await stage.judge(SYMBOLS, end_s))["incomplete"] == 0
     await stage.judge_log(end_s)
+
+
+async def _seconds_of_all(stage: Stage) -> bool:
+    rows = await stage.con.fetch("SELECT DISTINCT symbol FROM footprint_1s WHERE source = 'okx'")
+    return {r["symbol"] for r in rows} == set(SYMBOLS)
 
 
 async def _bars_of_all(stage: Stage, least: int) -> bool:
