@@ -111,6 +111,14 @@ def is_settled(reading: Reading, offer: Offer, now_s: int) -> bool:
 
 
 def overdue_s(chain: Sequence[Standing], reading: Reading | None, now_s: int) -> float:
-    """For how long a column's next value has been due at the provider whose value it has; 0 for an unknown one."""
-    offer = next((one.offer for one in chain if reading is not None and one.newest is reading), None)
-    return 0.0 if offer is None or reading is None else float(max(0, now_s - offer.next_due_s(reading.as_of)))
+    """For how long a column's next value has been due at the provider whose value it has.
+
+    When its value is too old to count, the newest one that was ever told goes on being overdue; 0 where none was.
+    """
+    told = [(one.newest, one.offer) for one in chain if one.newest is not None]
+    if reading is not None:
+        told = [(newest, offer) for newest, offer in told if newest is reading]
+    if not told:
+        return 0.0
+    newest, offer = max(told, key=lambda pair: pair[0].as_of)
+    return float(max(0, now_s - offer.next_due_s(newest.as_of)))

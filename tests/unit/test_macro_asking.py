@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from common.clock import Clock
 from common.errors import BadInput, ConfigError, Refused, TryLater
+from macro_ingestor.chains import GAS_CADENCE_S
 from macro_ingestor.configured import Configured, configure
 from macro_ingestor.desk import Desk, Known
 from macro_ingestor.door import Door, DoorLimits, QuotaSpent
@@ -244,15 +245,17 @@ async def test_a_vendor_that_fails_for_ever_is_told_as_failing_all_the_time() ->
 
     given = settings(onchain_sources="etherscan", etherscan_api_key=SecretStr("k"))
     desk, puller = set_up(given, clock, answer, [])
-    failing, opened = list[bool](), list[bool]()
+    failing, opened, late = list[bool](), list[bool](), list[bool]()
     for minute in range(24 * 60):
         clock.at_s = begin + 60 * minute
         if minute % 15 == 0:
             await puller.pull(SLOT_COLUMNS, clock.at_s)
         failing.append(desk.circuit("etherscan").is_failing(clock.at_s))
         opened.append(desk.circuit("etherscan").is_open(clock.at_s))
+        late.append(desk.overdue_s("eth_gas_price", clock.at_s) > GAS_CADENCE_S)
     assert failing == [False] * 60 + [True] * (23 * 60)
     assert longest(opened) < 6 * 60
+    assert not any(late[:65]) and all(late[66:])  # also once the price is too old to count
 
 
 async def test_an_old_failure_of_one_that_nobody_needs_is_not_told() -> None:

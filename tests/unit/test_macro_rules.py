@@ -84,7 +84,10 @@ def test_overdue_counts_from_when_the_next_value_was_due() -> None:
     chain = [one("a", LATE + 100, asked(60))]
     assert overdue_s(chain, pick_reading(chain, T0), T0) == 100
     assert overdue_s([one("a", FRESH)], pick_reading([one("a", FRESH)], T0), T0) == 0
-    assert overdue_s([], None, T0) == 0
+    assert overdue_s([], None, T0) == overdue_s([one("a", None)], None, T0) == 0
+    # Too old to count, it is overdue all the same: by the one that told last.
+    chain = [one("a", OLD + DAY_S, asked(60)), one("b", OLD + 100, asked(60)), one("c", None)]
+    assert pick_reading(chain, T0) is None and overdue_s(chain, None, T0) == OLD + 100 - LATE
 
 
 def test_a_circuit_doubles_and_obeys_hints() -> None:
