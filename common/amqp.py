@@ -26,6 +26,11 @@ UNWILLING_WAIT_S = 5.0
 CLOSED_AT_ONCE = "closes the connection at once: is the vhost there, and may this login use it?"
 
 
+def login_of(url: str) -> str:
+    """The user as which an address logs in; the broker lets nobody name another one in a message (`user_id`)."""
+    return URL(url).user or "guest"
+
+
 def try_later(error: BaseException) -> TryLater:
     """The project's name for a failure of the broker."""
     turned_away = "Connection.Close" in str(error)  # all that the library lets out of the broker's refusal

@@ -22,7 +22,7 @@ from aiormq import spec
 from aiormq.channel import Channel
 from pamqp.common import FieldValue
 
-from common.amqp import FAILURES, Link, named_failures, open_link, try_later
+from common.amqp import FAILURES, Link, login_of, named_failures, open_link, try_later
 from common.backoff import full_jitter
 from common.clock import Clock
 from common.contracts import OutgoingMessage
@@ -122,6 +122,7 @@ class AmqpPublisher:
         self._prepare = prepare
         self._limits = limits or PublisherLimits()
         self._wall_ms = wall_ms or Clock().wall_ms
+        self._login: str | None = None
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
         self._beats: deque[_Parcel] = deque(maxlen=self._limits.transient_messages_max)
@@ -221,6 +222,7 @@ class AmqpPublisher:
             self._link = await open_link(
                 self._url, name, heartbeat_s=limits.heartbeat_s, timeout_s=limits.connect_timeout_s
             )
+            self._login = login_of(self._url)
             self.connects_total += 1
             log.info("publisher connected", extra={"app_id": self._app_id})
             return self._link
@@ -267,6 +269,8 @@ class AmqpPublisher:
                 message_id=message.message_id or None,
                 timestamp=dt.datetime.fromtimestamp(seconds, dt.UTC),
                 message_type="dead_letter" if dead else message_type(message.key),
+                # The broker checks it: a letter that dies says by this who made it, whatever its headers say.
+                user_id=self._login,
                 app_id=self._app_id,
             ),
             wait=False,

@@ -28,6 +28,7 @@ from ops.access_rules import (
 )
 from ops.access_secrets import Source, choose_password, write_address
 from ops.services import find_servers
+from ops.status_services import SERVICE_LOGINS
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path, dir_okay=False)
@@ -160,6 +161,8 @@ def remove(name: str, dsn: str | None, management_url: str | None) -> None:
 def _rights_of(name: str, role: BrokerRole, topics: str | None, dead_letters: bool) -> Rights:
     if role != "consumer" and (topics or dead_letters):
         raise ConfigError("--topics and --dead-letters belong to --role consumer")
+    if role == "consumer" and name in SERVICE_LOGINS:
+        raise ConfigError(f"name {name!r} is a service's: what its login dead-letters is trusted (`dead replay --all`)")
     words = [word.strip() for word in (topics or "").split(",") if word.strip()]
     roles: dict[BrokerRole, Callable[[], Rights]] = {
         "service": service_rights,

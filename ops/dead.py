@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, TypeVar, cast
 
 import click
 
+from common.amqp import login_of
 from common.errors import Refused
-from ops.dead_letters import choose_letters, format_letter
+from ops.dead_letters import choose_letters, distrust, format_letter
 from ops.dead_queue import Held, Sender, drop_letter, hold_letters
+from ops.status_services import SERVICE_LOGINS
 from ops.tail import find_broker
 from ops.tail_lines import printable
 
@@ -47,7 +49,7 @@ def dead() -> None:
 @dead.command("list", epilog="\b\nExample:\n  trading-bus dead list --max 20")
 @_with_common
 def list_(letters_max: int, rmq_url: str | None) -> None:
-    """List letters, oldest first: id, time, size, routing key, reason; [no replay] marks those `show` tells why."""
+    """List the oldest letters: id, time, size, sender, routing key, reason; `show` tells why it says [no replay]."""
     url = find_broker(rmq_url)
 
     async def run() -> None:
@@ -87,18 +89,25 @@ def show(name: str, raw: bool, letters_max: int, rmq_url: str | None) -> None:
 
 @dead.command(epilog="\b\nExamples:\n  trading-bus dead replay 3f2a91bc04\n  trading-bus dead replay --all")
 @click.argument("names", metavar="[ID]...", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="Every letter looked at that can be sent again.")
+@click.option("--all", "every", is_flag=True, help="Every letter of a service looked at that can be sent again.")
+@click.option(
+    "--sender", "senders", multiple=True,
+    help="With --all: letters of this login too; may be repeated. Logins called like a service, and yours, always are.",
+)  # fmt: skip
 @_with_common
-def replay(names: Sequence[str], every: bool, letters_max: int, rmq_url: str | None) -> None:
+def replay(names: Sequence[str], every: bool, senders: Sequence[str], letters_max: int, rmq_url: str | None) -> None:
     """Publish letters again where they were going, and remove each one once the broker has confirmed it.
 
     The message goes to the exchange and routing key it had in the beginning, so every queue bound to them gets it, not
     only the one it died in; a crash between confirm and removal leaves it in both places. Consumers go by message_id
-    and rev. A letter that can not be sent again stays; exit code 1 if one that was named stays.
+    and rev. A letter that can not be sent again stays; exit code 1 if one that was named stays. With --all those stay
+    too whose sender, the login that the broker checked, is no service: a consumer that may write dead letters could
+    have made them.
     """
     _require_choice(names, every)
     url = find_broker(rmq_url)
-    done, kept = asyncio.run(_replay(url, names, letters_max))
+    trusted = {login_of(url), *SERVICE_LOGINS, *senders}
+    done, kept = asyncio.run(_replay(url, names, letters_max, trusted))
     click.echo(f"{done} sent again, {kept} kept", err=True)
     sys.exit(1 if kept and names else 0)
 
@@ -133,12 +142,14 @@ def _choose(held: Sequence[Held], names: Sequence[str]) -> list[Held]:
     return [held[place] for place in choose_letters([one.letter for one in held], names)]
 
 
-async def _replay(url: str, names: Sequence[str], letters_max: int) -> tuple[int, int]:
+async def _replay(url: str, names: Sequence[str], letters_max: int, trusted: Set[str]) -> tuple[int, int]:
     done, kept, sender = 0, 0, Sender(url)
     try:
         async with hold_letters(url, letters_max) as held:
             for one in _choose(held, names):
                 try:
+                    if not names and (doubt := distrust(one.letter, trusted)) is not None:
+                        raise Refused(doubt)
                     await sender.send(one)
                 except Refused as error:
                     kept += 1
@@ -158,6 +169,7 @@ def describe_letter(held: Held) -> list[str]:
     letter, message = held
     facts: list[tuple[str, Any]] = [
         ("id", letter.id),
+        ("sender", letter.sender or "not told to the broker"),
         ("reason", letter.reason),
         ("was going to", f"{letter.key} (exchange {letter.exchange or 'default'})"),
         ("time", letter.time),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from hashlib import blake2b
 from typing import cast
 
@@ -28,7 +28,8 @@ class Letter(msgspec.Struct, frozen=True):
     """One dead letter; `size` counts the bytes of the message it was made of.
 
     `id` names it for as long as it lies there. `exchange` and `key` are where it was going, `obstacle` why it can not
-    be sent there again (None: it can).
+    be sent there again (None: it can). `sender` is the login that made the message, which the broker checked; all else
+    is only what the letter says of itself.
     """
 
     id: str
@@ -38,12 +39,29 @@ class Letter(msgspec.Struct, frozen=True):
     time: dt.datetime | None
     size: int
     obstacle: str | None
+    sender: str | None = None
 
 
 def read_letter(
+    key: str, message_id: str, headers: Mapping[str, object], body: bytes, published: dt.datetime | None,
+    sender: str | None = None,
+) -> Letter:  # fmt: skip
+    """Read a message of the dead queue: put there by us (`reason`, `source`), or by the broker (`x-death`)."""
+    letter = _read_letter(key, message_id, headers, body, published)
+    return msgspec.structs.replace(letter, sender=sender)
+
+
+def distrust(letter: Letter, trusted: Set[str]) -> str | None:
+    """Why a letter that nobody chose is not sent again: whoever may write dead letters may write any headers."""
+    if letter.sender in trusted:
+        return None
+    who = "of nobody the broker knows" if letter.sender is None else f"of {printable(letter.sender)}"
+    return f"it is {who}, no service's: look at it, then name it, or its sender (--sender)"
+
+
+def _read_letter(
     key: str, message_id: str, headers: Mapping[str, object], body: bytes, published: dt.datetime | None
 ) -> Letter:
-    """Read a message of the dead queue: put there by us (`reason`, `source`), or by the broker (`x-death`)."""
     identity = _digest(key, message_id, headers, body, published)
     deaths = headers.get("x-death")
     if "reason" not in headers and isinstance(deaths, list) and deaths:
@@ -122,10 +140,11 @@ def living_headers(headers: Mapping[str, object], ours: bool) -> dict[str, objec
 
 
 def format_letter(letter: Letter) -> str:
-    """One line of the list: id, time, size, where it was going, why it died, and whether it can go again."""
+    """One line of the list: id, time, size, sender, where it was going, why it died, and whether it can go again."""
     time = "-" if letter.time is None else letter.time.strftime("%Y-%m-%dT%H:%M:%SZ")
     reason = printable(letter.reason)
     if len(reason) > _REASON_CHARS_MAX:
         reason = reason[: _REASON_CHARS_MAX - 3] + "..."
     can = "" if letter.obstacle is None else "  [no replay]"
-    return f"{letter.id:12} {time:20} {letter.size:>9,} B  {printable(letter.key)}  {reason}{can}"
+    sender = "-" if letter.sender is None else printable(letter.sender)
+    return f"{letter.id:12} {time:20} {letter.size:>9,} B  {sender}  {printable(letter.key)}  {reason}{can}"

@@ -18,7 +18,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, PublishError
 
-from common.amqp import named_failures
+from common.amqp import login_of, named_failures
 from common.consuming import BusLimits, close_bus, connect_bus
 from common.errors import Refused, TryLater
 from common.publisher import message_type
@@ -85,7 +85,8 @@ async def _give_back(channel: AbstractChannel, limits: BusLimits) -> None:
 
 def _letter_of(message: AbstractIncomingMessage) -> Letter:
     headers = cast("dict[str, object]", dict(message.headers))
-    return read_letter(message.routing_key or "", message.message_id or "", headers, message.body, message.timestamp)
+    names = (message.routing_key or "", message.message_id or "")
+    return read_letter(*names, headers, message.body, message.timestamp, message.user_id)
 
 
 async def drop_letter(held: Held, limits: BusLimits | None = None) -> None:
@@ -138,7 +139,7 @@ class Sender:
                 exchange = await channel.get_exchange(held.letter.exchange, ensure=False)
             else:
                 exchange = channel.default_exchange
-            await exchange.publish(_living(held), held.letter.key, mandatory=True)
+            await exchange.publish(_living(held, login_of(self._url)), held.letter.key, mandatory=True)
         finally:
             await close_bus(channel, self._limits)
 
@@ -152,8 +153,8 @@ def _refusal_of(cause: BaseException | None, letter: Letter) -> Refused | None:
     return None
 
 
-def _living(held: Held) -> aio_pika.Message:
-    """The message as it was before it died."""
+def _living(held: Held, login: str) -> aio_pika.Message:
+    """The message as it was before it died, but for whose it is: now the operator's, who answers for it."""
     letter, message = held
     ours = "reason" in message.headers
     headers = living_headers(cast("dict[str, object]", dict(message.headers)), ours)
@@ -170,5 +171,6 @@ def _living(held: Held) -> aio_pika.Message:
         message_id=message.message_id,
         timestamp=message.timestamp,
         type=message_type(letter.key) if ours else message.type,
+        user_id=login,
         app_id=message.app_id,
     )

@@ -160,6 +160,10 @@ SERVICES: tuple[ServiceKind, ...] = (
 """Long-running services only: what only runs once and ends has no address to ask."""
 
 
+SERVICE_LOGINS = frozenset(kind.name for kind in SERVICES)
+"""Logins of the broker that are taken for a service's by their names: no consumer may be called so."""
+
+
 def needed_rights(kinds: Iterable[ServiceKind]) -> list[tuple[str, str]]:
     """All rights that these services need together, as pairs of table and right; what two need is named once."""
     pairs = ((t, right.strip()) for kind in kinds for t, rights in kind.writes.items() for right in rights.split(","))

@@ -12,17 +12,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import aio_pika
 import pytest
 from click.testing import CliRunner, Result
 
+from common.amqp import login_of
 from common.bus import Bus
 from common.consuming import BusLimits, BusMessage
 from common.contracts import OutgoingMessage, beat_message
 from common.errors import TryLater
 from common.publisher import AmqpPublisher, dead_letter
 from common.topology import EXCHANGE_DEAD, TopologyLimits
+from ops import access_broker
+from ops.access_rules import address_for, consumer_rights
 from ops.dead import dead
 from ops.rabbitmq_probe import call_management
 from ops.tail import Watch, follow
@@ -217,7 +221,7 @@ async def let_broker_bury(rmq_url: str, count: int) -> None:
             message = aio_pika.Message(
                 b'{"symbol":"S%d"}' % number, headers={"status": "ACTIVE", "n": number}, message_id=f"event#{number}",
                 content_type="application/json", type="symbol_events.updated", app_id="registry",
-                timestamp=1_700_000_000, delivery_mode=2,
+                timestamp=1_700_000_000, delivery_mode=2, user_id=login_of(rmq_url),
             )  # fmt: skip
             await exchange.publish(message, "symbol_events.updated")
         for _ in range(count):
@@ -305,6 +309,43 @@ async def test_letters_of_the_broker_go_where_they_were_going(rmq_url: str, bus:
         assert again.timestamp.timestamp() == 1_700_000_000
 
 
+async def test_a_forged_letter_goes_nowhere_by_itself(
+    rmq_url: str, management_url: str, bus: Bus, publisher: AmqpPublisher
+) -> None:
+    """A consumer that may write dead letters writes them as a service or the broker would."""
+    name, password = f"forger_{uuid4().hex[:8]}", "a-long-password"
+    rights = consumer_rights(name, ("symbol_events",), dead_letters=True)
+    access_broker.create_user(management_url, access_broker.vhost_of(rmq_url), name, rights, password)
+    try:
+        connection = await aio_pika.connect(address_for(rmq_url, name, password))
+        async with connection:
+            channel = await connection.channel()
+            dead_exchange = await channel.get_exchange(EXCHANGE_DEAD, ensure=False)
+            ours = {"reason": "rejected", "source": "price_updates.BTCUSDT.1m"}
+            brokers = {"x-death": [{"exchange": "trading.bus", "routing-keys": ["price_updates.BTCUSDT.1m"]}]}
+            for headers, user_id in ((ours, None), (ours, name), (brokers, None), (brokers, name)):
+                message = aio_pika.Message(b'{"rev":99999}', headers=headers, user_id=user_id)  # type: ignore[arg-type]
+                await dead_exchange.publish(message, "x")
+            with pytest.raises(aio_pika.exceptions.AMQPError, match="user_id"):
+                await dead_exchange.publish(aio_pika.Message(b"{}", headers=ours, user_id="ohlcv"), "x")  # type: ignore[arg-type]
+        await publisher.publish([dead_letter(b'{"c":1}', "r", "outbox.price_updates.X.1s")], exchange=EXCHANGE_DEAD)
+        await until(lambda: has_depth(bus, EXCHANGE_DEAD, 5))
+        lines = await list_dead(rmq_url)
+        assert [f" {name} " in line for line in lines] == [False, True, False, True, False]
+        done = await run_dead(rmq_url, "replay", "--all")
+        assert "1 sent again, 4 kept" in done.output, done.output
+        assert f"kept: it is of {name}, no service's" in done.output
+        assert "kept: it is of nobody the broker knows" in done.output
+        shown = await run_dead(rmq_url, "show", lines[1].split()[0])
+        assert f"sender        {name}" in shown.output
+        # Whoever looked at one may send it, and whoever trusts a sender all of its.
+        done = await run_dead(rmq_url, "replay", lines[0].split()[0])
+        assert (done.exit_code, "1 sent again" in done.output) == (0, True), done.output
+        assert "2 sent again" in (await run_dead(rmq_url, "replay", "--all", "--sender", name)).output
+    finally:
+        access_broker.drop_user(management_url, name)
+
+
 async def test_a_letter_stays_while_nobody_takes_it(rmq_url: str, bus: Bus) -> None:
     connection = await aio_pika.connect(rmq_url)
     async with connection:
@@ -316,7 +357,7 @@ async def test_a_letter_stays_while_nobody_takes_it(rmq_url: str, bus: Bus) -> N
             if exchange:
                 await queue.bind("own", key)
             target = own if exchange else channel.default_exchange
-            await target.publish(aio_pika.Message(name.encode(), message_id=name), key)
+            await target.publish(aio_pika.Message(name.encode(), message_id=name, user_id=login_of(rmq_url)), key)
             await until(lambda: has_depth(bus, EXCHANGE_DEAD, "abc".index(name) + 1))  # noqa: B023
             await queue.delete(if_empty=False)
         lines = await list_dead(rmq_url)

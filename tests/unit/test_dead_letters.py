@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import Refused
 from common.publisher import dead_letter
-from ops.dead_letters import Letter, choose_letters, format_letter, living_headers, number_twins, read_letter
+from ops.dead_letters import Letter, choose_letters, distrust, format_letter, living_headers, number_twins, read_letter
 
 AT = dt.datetime(2026, 1, 31, 12, 0, 5, tzinfo=dt.UTC)
 DIED = dt.datetime(2026, 1, 31, 13, 0, 0, tzinfo=dt.UTC)
@@ -35,6 +35,16 @@ def test_a_frame_has_nowhere_to_go() -> None:
 def test_a_message_the_outbox_could_not_send_was_going_to_the_bus() -> None:
     letter = ours(b"{}", "outbox.price_updates.SOLUSDT.1m")
     assert (letter.exchange, letter.key, letter.obstacle) == ("trading.bus", "price_updates.SOLUSDT.1m", None)
+
+
+def test_who_sent_a_letter_is_what_the_broker_checked() -> None:
+    """Headers say anything; without a sender nobody vouches for them."""
+    told = {"reason": "r", "source": "price_updates.SOLUSDT.1m", "user_id": "ohlcv"}
+    forged = read_letter("k", "m", told, b"{}", AT, "features")
+    assert (forged.sender, forged.obstacle) == ("features", None)
+    assert "of features" in (distrust(forged, {"ohlcv"}) or "")
+    assert distrust(forged, {"ohlcv", "features"}) is None
+    assert "nobody the broker knows" in (distrust(read_letter("k", "m", told, b"{}", AT), {"ohlcv"}) or "")
 
 
 def test_what_was_cut_can_not_go_again() -> None:
