@@ -53,3 +53,4 @@ async def test_a_time_that_was_wrong_costs_some_windows() -> None:
                 await asyncio.sleep(0.02)
         assert window <= corrected + 10 * WINDOW_S
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
