@@ -17,8 +17,9 @@ from common.rest import Priority, RestClient
 from common.venues.market import Request
 from influencer_ingestor import hyperliquid as venue
 from influencer_ingestor import statements as sql
+from influencer_ingestor.chain import Chain
 from influencer_ingestor.events import Fill
-from influencer_ingestor.gaps import TRY_AFTER_S, Chain, Gap
+from influencer_ingestor.gaps import TRY_AFTER_S, Gap
 from influencer_ingestor.intake import Intake
 from influencer_ingestor.positions import market_of
 from influencer_ingestor.settings import InfluencerSettings

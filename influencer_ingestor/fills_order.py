@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import msgspec
 
@@ -80,6 +80,19 @@ def comes_by(fills: Iterable[Fill], position: int, size: int) -> bool:
 
 
 def _chain(fills: list[Fill], position: int | None) -> list[_Step]:
+    walks = _walks(fills, position)
+    if position is None or _is_unbroken(walks):
+        return walks
+    # Our position may be an old one that the walk only comes by: what chains whole has one order.
+    whole = _walks(fills, None)
+    return whole if _is_unbroken(whole) else walks
+
+
+def _is_unbroken(walks: list[_Step]) -> bool:
+    return all(one.end == other.start for one, other in pairwise(walks))
+
+
+def _walks(fills: list[Fill], position: int | None) -> list[_Step]:
     steps: dict[int, deque[_Step]] = {}
     for each in _pair(fills):
         steps.setdefault(each.start, deque()).append(each)

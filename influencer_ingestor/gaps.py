@@ -1,33 +1,18 @@
-"""Continuity of one account's perp position: what may go now, what waits for what is missing before it. Pure.
-
-The venue numbers nothing, but every fill states the position it started from. A fill that does not continue ours shows
-a gap. It is held for `gap_hold_ms` from its own arrival, so that the other listener or the info endpoint can bring what
-is missing in order; then it goes all the same, because its signal depends on it alone. What is missing comes late then:
-its signal is sent, the position is not moved back. A net change of nothing that was missed is invisible here: after an
-outage the account's fills are fetched by time.
-
-    chain.add(arrived); chain.release(now) -> what to write, in order; chain.due_ms -> when to call it again
-    chain.wanted -> gaps to fetch now; chain.changed -> gaps to write into the ledger
-"""
+"""A gap: fills of one (account, coin) that are missing between two times, as the ledger tells it. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import msgspec
-
 from common.contracts import GapRow, GapStatus
 from common.numbers import format_scaled
-from influencer_ingestor.events import EXCHANGE, SCALE, SERVICE, Arrived, Fill
-from influencer_ingestor.fills_order import comes_by, follow, is_mirror, order_fills, step
-from influencer_ingestor.positions import is_spot, market_of
+from influencer_ingestor.events import EXCHANGE, SCALE, SERVICE, Fill
+from influencer_ingestor.fills_order import comes_by, follow, order_fills
+from influencer_ingestor.positions import market_of
 
-GAP_HOLD_MS = 250
-"""Default of `gap_hold_ms`: how long a fill waits for what is missing before it."""
-
-TRIES_MAX = 3
 TRY_AFTER_S = (1.0, 3.0, 9.0)
 """When to ask the info endpoint again: it may be behind the stream. Then the gap is given up: never spin."""
+TRIES_MAX = len(TRY_AFTER_S)
 
 
 @dataclass
@@ -52,9 +37,9 @@ class Gap:
     """In the ledger: what the other listener repairs during the hold is a reordering, no gap."""
     fills: list[Fill] = field(default_factory=list[Fill])
 
-    def covers(self, fill: Fill) -> bool:
+    def spans(self, fill: Fill) -> bool:
         """Say whether a fill may be one of the missing."""
-        return self.status is GapStatus.OPEN and self.from_ms <= fill.time_ms <= self.to_ms
+        return self.from_ms <= fill.time_ms <= self.to_ms
 
     def joins(self, fill: Fill) -> bool:
         """Say whether a fill continues what is known of the gap, at either end."""
@@ -65,223 +50,26 @@ class Gap:
         """Say whether the fills found lead all the way from `expected` to `found`."""
         return bool(self.fills) and follow(order_fills(self.fills, self.expected), self.expected) == self.found
 
+    def is_bridged(self, stored: list[Fill]) -> bool:
+        """Say whether the stored fills of its times leave nothing missing.
 
-class Released(msgspec.Struct, frozen=True):
-    """A fill to be written now. `moves`: it is the newest, so the stored position becomes `position`.
-
-    Without `moves` it came late: its signal is sent, and the position has been set by fills after it.
-    """
-
-    arrived: Arrived
-    moves: bool
-    position: int
-
-
-class Chain:
-    """The fills of one (account, coin), in order. `position` is None until a fill or a statement of the venue tells it.
-
-    Whoever uses it empties `wanted` (a gap just seen: fetch its times) and `changed` (a gap that outlasted its hold, or
-    that was in the ledger and changed: write it).
-    """
-
-    def __init__(self, user: str, coin: str, hold_ms: int = GAP_HOLD_MS) -> None:
-        self.user = user
-        self.coin = coin
-        self.position: int | None = None
-        self.last_ms = -1
-        self.gaps: list[Gap] = []
-        self.wanted: list[Gap] = []
-        self.changed: list[Gap] = []
-        self.hold_ms = hold_ms
-        self._continuous = not is_spot(coin)
-        self._waiting: list[Arrived] = []
-        self._before: Fill | None = None
-        self._same: list[Fill] = []
-        """What was released of the newest millisecond, which began at `_same_from`."""
-        self._same_from: int | None = None
-        self._odd = False
-        """In it something did not chain when it was released."""
-        self._next_id = 0
-        self._awaited: tuple[Gap, str] | None = None
-        """The gap that is waited for, and the event id of the fill that showed it."""
-
-    def restore(self, position: int, last_ms: int, gaps: list[Gap] | None = None) -> None:
-        """Take over what the tables hold: the position after the newest stored fill, and the gaps still open."""
-        self.position, self.last_ms, self.gaps = position, last_ms, gaps or []
-        self._next_id = max((gap.id + 1 for gap in self.gaps), default=0)
-
-    def add(self, arrived: Arrived) -> None:
-        """Take one fill that was not seen before."""
-        self._waiting.append(arrived)
-
-    @property
-    def due_ms(self) -> int | None:
-        """When the first held fill goes, whatever is missing (venue clock); None when nothing is held."""
-        first_ms = min((each.received_ms for each in self._waiting), default=None)
-        return None if first_ms is None else first_ms + self.hold_ms
-
-    def release(self, now_ms: int) -> list[Released]:
-        """What may be written at `now_ms`, in order; the rest is held until `due_ms` or until a fill is added."""
-        rejoined = self._rejoin()
-        by_id = {each.fill.event_id: each for each in self._waiting}
-        late = [each.fill for each in self._waiting if each.fill.time_ms < self.last_ms]
-        newer = [each.fill for each in self._waiting if each.fill.time_ms >= self.last_ms]
-        ordered = [by_id[fill.event_id] for fill in order_fills(late) + order_fills(newer, self.position)]
-        overdue = [at for at, each in enumerate(ordered) if now_ms >= each.received_ms + self.hold_ms]
-        forced = overdue[-1] if overdue else -1
-        released: list[Released] = []
-        for at, each in enumerate(ordered):
-            outcome = self._judge(each, at <= forced)
-            if outcome is None:
-                break
-            released.append(outcome)
-        self._waiting = ordered[len(released) :]
-        return rejoined + released
-
-    def state(self, size: int, as_of_ms: int) -> Gap | None:
-        """Take the venue's own statement of the position; answers the gap that it shows.
-
-        Fills up to `as_of_ms` are late from now on, and fill that gap. A statement older than our newest fill says
-        nothing, nor does any while fills are held.
+        They do if a walk from `expected` comes by `found`; what surrounds the gap may be among them, the fills of its
+        first millisecond that lead to `expected` too. A gap within one millisecond was an order not understood then:
+        nothing is missing if all fills of that time chain in any.
         """
-        if as_of_ms < self.last_ms or self._waiting or not self._continuous:
-            return None
-        gap = None
-        if self.position is not None and self.position != size:
-            gap = self._open(self.position, size, as_of_ms, "position differs")
-            gap.recorded = True
-            self.changed.append(gap)
-        self.position, self.last_ms, self._before = size, as_of_ms, None
-        self._same, self._same_from = [], None
-        return gap
-
-    def note_try(self, gap: Gap) -> None:
-        """Book an answer of the info endpoint that did not fill the gap; the last one gives it up."""
-        if gap.status is not GapStatus.OPEN:
-            return
-        gap.tries += 1
-        if gap.tries < TRIES_MAX:
-            self.changed += [gap] if gap.recorded else []
-            return
-        gap.recorded = True
-        self._close(gap, GapStatus.SOURCE_MISSING)
-
-    def recount(self, gap: Gap, stored: list[Fill]) -> None:
-        """Judge a gap by all stored fills of its times: of some the process that wrote them is gone.
-
-        It is repaired if a walk from `expected` comes by `found`; what surrounds the gap may be among them, the fills
-        of its first millisecond that lead to `expected` too. A gap within one millisecond was an order not understood
-        then: it is repaired if all fills of that time chain in any.
-        """
-        if gap.from_ms == gap.to_ms and stored:
+        if self.from_ms == self.to_ms and stored:
             whole = order_fills(stored)
-            if follow(whole, whole[0].start) is not None:
-                self._close(gap, GapStatus.REPAIRED)
-            return
-        ordered = order_fills(stored, gap.expected)
+            return follow(whole, whole[0].start) is not None
+        # A time that chains only in parts is walked from `expected` first, or from where its own fills begin.
+        return any(self._leads(order_fills(stored, position)) for position in (self.expected, None))
+
+    def _leads(self, ordered: list[Fill]) -> bool:
         for at, first in enumerate(ordered):
-            if first.start == gap.expected and comes_by(ordered[at:], gap.expected, gap.found):
-                self._close(gap, GapStatus.REPAIRED)
-                return
-            if first.time_ms > gap.from_ms:
-                return
-
-    def _rejoin(self) -> list[Released]:
-        """Let go what completes the newest millisecond: with it, all its fills chain, whatever their order was so far.
-
-        A size that is reached twice in one millisecond can be left in two ways; only the whole tells which was first.
-        """
-        same = [each for each in self._waiting if each.fill.time_ms == self.last_ms]
-        if not same or self._same_from is None or self.position is None or not self._continuous:
-            return []
-        fills = [each.fill for each in same]
-        if not self._odd and follow(order_fills(fills, self.position), self.position) is not None:
-            return []
-        whole = order_fills([*self._same, *fills], self._same_from)
-        position = follow(whole, self._same_from)
-        if position is None:
-            return []
-        self._waiting = [each for each in self._waiting if each.fill.time_ms != self.last_ms]
-        self.position, self._same, self._before = position, whole, whole[-1]
-        for gap in [gap for gap in self.gaps if gap.to_ms == self.last_ms]:
-            gap.fills += [fill for fill in fills if gap.covers(fill)]
-            self._close(gap, GapStatus.REPAIRED)
-        self._awaited, self._odd = None, False
-        return [Released(each, True, position) for each in same]
-
-    def _judge(self, each: Arrived, forced: bool) -> Released | None:
-        """Decide about the next fill in order; None to hold it, and with it what follows."""
-        fill = each.fill
-        if fill.time_ms < self.last_ms:
-            return self._let_late(each)
-        if not self._continuous:
-            return self._move(each, fill.end)
-        after = step(self._before, self.position, fill)
-        if after is not None:
-            return self._move(each, after)
-        awaited = None if self._awaited is None else self._awaited[0]
-        if fill.time_ms == self.last_ms and any(
-            g.covers(fill) and g.joins(fill) for g in self.gaps if g is not awaited
-        ):
-            return self._let_late(each)
-        if self._awaited is None:
-            assert self.position is not None
-            gap = self._open(self.position, fill.start, fill.time_ms, "start differs")
-            self._awaited = gap, fill.event_id
-        if not forced:
-            return None
-        released = self._move(each, fill.end)
-        self._odd = True
-        return released
-
-    def _move(self, each: Arrived, after: int) -> Released:
-        """Let the newest fill go: the position follows."""
-        fill = each.fill
-        if self._awaited is not None and fill.event_id == self._awaited[1]:
-            gap, self._awaited = self._awaited[0], None
-            if gap.status is GapStatus.OPEN:
-                gap.recorded = True
-                self.changed.append(gap)
-        else:
-            self._fill_gap(fill)
-        if fill.time_ms > self.last_ms:
-            self._same, self._same_from, self._odd = [], fill.start if self.position is None else self.position, False
-        self._same.append(fill)
-        paired = self._before is not None and is_mirror(self._before, fill)
-        self.position, self.last_ms = after, fill.time_ms
-        self._before = None if paired else fill
-        return Released(each, True, after)
-
-    def _let_late(self, each: Arrived) -> Released:
-        """Let a fill go that newer ones have overtaken."""
-        if each.fill.time_ms == self.last_ms:
-            self._same.append(each.fill)
-            self._odd = True
-        self._fill_gap(each.fill)
-        return Released(each, False, each.fill.end)
-
-    def _fill_gap(self, fill: Fill) -> None:
-        """Put a fill into the gap where it was missing: of several, the one that it continues."""
-        open_gaps = [gap for gap in self.gaps if gap.covers(fill)]
-        if not open_gaps:
-            return
-        gap = next((gap for gap in open_gaps if gap.joins(fill)), open_gaps[0])
-        gap.fills.append(fill)
-        if gap.is_filled():
-            self._close(gap, GapStatus.REPAIRED)
-
-    def _open(self, expected: int, found: int, to_ms: int, reason: str) -> Gap:
-        from_ms = min(max(self.last_ms, 0), to_ms)
-        gap = Gap(self.user, self.coin, max(from_ms, self._next_id), from_ms, to_ms, expected, found, reason)
-        self._next_id = gap.id + 1
-        self.gaps.append(gap)
-        self.wanted.append(gap)
-        return gap
-
-    def _close(self, gap: Gap, status: GapStatus) -> None:
-        gap.status = status
-        self.gaps.remove(gap)
-        self.changed += [gap] if gap.recorded else []
+            if first.start == self.expected and comes_by(ordered[at:], self.expected, self.found):
+                return True
+            if first.time_ms > self.from_ms:
+                return False
+        return False
 
 
 def gap_row(gap: Gap) -> GapRow:

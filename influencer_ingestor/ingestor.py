@@ -15,6 +15,7 @@ from influencer_ingestor.events import EXCHANGE, SCALE, SERVICE, Account
 from influencer_ingestor.fan_in import FanIn
 from influencer_ingestor.filling import Filler
 from influencer_ingestor.gaps import Gap
+from influencer_ingestor.hyperliquid import parse_fill
 from influencer_ingestor.listener import Listeners
 from influencer_ingestor.polling import Poller
 from influencer_ingestor.positions import coin_of
@@ -111,12 +112,17 @@ class Ingestor:
         keys = await self._database.query(sql.READ_KEYS, user, settings.dedup_keys_max)
         self._dedup.load(user, [row["id"] for row in keys])
         gaps = await self._open_gaps(account)
+        rows = await self._database.query(sql.READ_NEWEST_FILLS, user)
+        newest = [parse_fill(row["raw"].encode(), user) for row in rows]
         for row in await self._database.query(sql.READ_POSITIONS, user):
             coin = row["coin"]
             watched.margins[coin] = Margin(row["leverage"], row["margin_mode"])
             # What was held before the account was added (anew) was not followed since.
             if row["time_ms"] >= account.added_ms:
-                watched.chain(coin).restore(parse_scaled(row["size"], SCALE), row["time_ms"], gaps.get(coin, []))
+                watched.chain(coin).restore(
+                    parse_scaled(row["size"], SCALE), row["time_ms"], gaps.get(coin, []),
+                    [fill for fill in newest if (fill.coin, fill.time_ms) == (coin, row["time_ms"])],
+                )  # fmt: skip
         return watched
 
     async def _open_gaps(self, account: Account) -> dict[str, list[Gap]]:

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from common.settings import ServiceSettings
 from influencer_ingestor import hyperliquid as venue
+from influencer_ingestor.chain import GAP_HOLD_MS
 from influencer_ingestor.fan_in import PairLimits
-from influencer_ingestor.gaps import GAP_HOLD_MS
 from influencer_ingestor.plan import Limits
 from influencer_ingestor.signals import SIGNAL_MAX_AGE_S
 

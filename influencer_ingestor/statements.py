@@ -83,6 +83,14 @@ SELECT coin, size::text AS size, {_MS.format("time")} AS time_ms, event_id, leve
   FROM influencer_positions WHERE address = $1
 """
 
+READ_NEWEST_FILLS = """
+SELECT r.raw_payload::text AS raw
+  FROM influencer_positions p
+  JOIN influencer_raw_events r ON r.influencer_address = p.address AND r.time = p.time AND r.event_type = 'FILL'
+ WHERE p.address = $1 AND p.event_id <> ''
+"""
+"""All fills of the times at which positions stand, other coins' among them."""
+
 READ_GAPS = f"""
 SELECT symbol, from_id, {_MS.format("from_time")} AS from_ms, {_MS.format("to_time")} AS to_ms, reason, tries
   FROM feed_gaps

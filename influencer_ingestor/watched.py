@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from influencer_ingestor.chain import GAP_HOLD_MS, Chain
 from influencer_ingestor.events import Account, Fill, PositionSnapshot
 from influencer_ingestor.fan_in import Pair, PairLimits
-from influencer_ingestor.gaps import GAP_HOLD_MS, Chain
 from influencer_ingestor.positions import is_spot
 from influencer_ingestor.signals import Margin
 

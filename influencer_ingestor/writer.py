@@ -20,9 +20,10 @@ from common.database import Database
 from common.errors import TryLater
 from common.postgres import Connection
 from influencer_ingestor import statements as sql
+from influencer_ingestor.chain import Chain, Released
 from influencer_ingestor.events import EXCHANGE, SERVICE, Arrived, EventType, Fill, RawEvent
 from influencer_ingestor.fan_in import FanIn
-from influencer_ingestor.gaps import Chain, Gap, Released, gap_row
+from influencer_ingestor.gaps import Gap, gap_row
 from influencer_ingestor.positions import Position, is_known, market_of
 from influencer_ingestor.signals import SIGNAL_MAX_AGE_S, Margin, Silence, make_signal
 from influencer_ingestor.statements import PositionRow, RawRow

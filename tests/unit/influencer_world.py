@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any
 from zlib import crc32
 
+from influencer_ingestor.chain import Chain, Released
 from influencer_ingestor.dedup import Dedup
 from influencer_ingestor.events import Account, Arrived, Fill, Source
-from influencer_ingestor.gaps import Chain, Released
 from influencer_ingestor.hyperliquid import parse_fill
 
 USER = "0x00000000000000000000000000000000000000aa"

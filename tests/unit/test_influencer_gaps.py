@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from common.contracts import GapStatus
 from common.numbers import parse_scaled
+from influencer_ingestor.chain import Chain
 from influencer_ingestor.events import SCALE, Fill
 from influencer_ingestor.fills_order import follow, is_mirror, order_fills
-from influencer_ingestor.gaps import Chain, Gap, gap_row
+from influencer_ingestor.gaps import TRY_AFTER_S, Gap, gap_row
 from tests.unit.influencer_world import T0, USER, arrive, make_fill, release_all
 
 
@@ -146,16 +147,94 @@ def test_nobody_waits_behind_another_longer_than_his_own_time() -> None:
 
 def test_a_gap_that_the_venue_can_not_fill_is_given_up() -> None:
     chain = fresh()
-    first, _, third = steps("1", "1", "1")
+    first, second, third = steps("1", "1", "1")
     release_all(chain, [first, third], T0)
     chain.release(T0 + 250)
     (gap,) = chain.wanted
-    for _ in range(3):
+    # Asked at once, and again after each of the waits.
+    for _ in range(1 + len(TRY_AFTER_S)):
         assert gap.status is GapStatus.OPEN
         chain.note_try(gap)
-    assert gap.status is GapStatus.SOURCE_MISSING and gap_row(gap).tries == 3 and not chain.gaps
+    assert gap.status is GapStatus.SOURCE_MISSING and gap_row(gap).tries == 4 and not chain.gaps
     chain.note_try(gap)
-    assert gap.tries == 3
+    assert gap.tries == 4
+    chain.changed.clear()
+    (late,) = release_all(chain, [second], T0 + 99_000)
+    assert not late.moves and chain.position == scaled("3")
+    assert chain.changed == [gap] and gap_row(gap).status is GapStatus.REPAIRED, "it was there after all"
+
+
+def test_a_late_fill_of_the_newest_time_fills_a_given_up_gap_and_moves_nothing() -> None:
+    chain = fresh()
+    first, second, third = steps("1", "1", "1", times=(0, 4, 4))
+    release_all(chain, [first, third], T0 + 4)
+    chain.release(T0 + 254)
+    (gap,) = chain.wanted
+    for _ in range(1 + len(TRY_AFTER_S)):
+        chain.note_try(gap)
+    release_all(chain, [second], T0 + 99_000)
+    assert chain.position == scaled("3") and gap.status is GapStatus.REPAIRED and not chain.gaps
+
+
+def test_what_follows_in_the_same_time_is_none_of_the_missing() -> None:
+    chain = fresh()
+    first, missing, shows, follows = steps("1", "1", "1", "1", times=(0, 50, 90, 90))
+    release_all(chain, [first], T0)
+    release_all(chain, [shows, follows], T0 + 100)
+    chain.release(T0 + 350)
+    (gap,) = chain.gaps
+    assert gap.fills == []
+    release_all(chain, [missing], T0 + 400)
+    assert gap.status is GapStatus.REPAIRED and gap_row(gap).restored_n == 1
+
+
+def test_a_gap_after_half_of_a_time_is_filled_and_recounted() -> None:
+    """Killed between two commits of one time, and what follows is missed: the gap begins in the middle of a time."""
+
+    def forced() -> tuple[Chain, list[Fill]]:
+        chain = fresh()
+        fills = steps("1", "1", "1", "1", "1", times=(0, 0, 50, 90, 90))
+        release_all(chain, fills[:1], T0)
+        release_all(chain, fills[3:], T0 + 100)
+        chain.release(T0 + 350)
+        return chain, fills
+
+    chain, fills = forced()
+    release_all(chain, fills[1:3], T0 + 400)
+    assert not chain.gaps and chain.position == scaled("5")
+    chain, fills = forced()
+    (gap,) = chain.gaps
+    chain.recount(gap, [*fills[:2], *fills[3:]])
+    assert gap.status is GapStatus.OPEN
+    chain.recount(gap, fills)
+    assert gap.status is GapStatus.REPAIRED
+
+
+def test_the_only_order_that_chains_goes_before_our_old_position() -> None:
+    """Flat by what we know; the opening was missed, and the next time closes it and opens the other way."""
+    chain = fresh()
+    closes, opens = make_fill("5", "-5", T0 + 50, tid=2), make_fill("0", "-3", T0 + 50, tid=3)
+    assert release_all(chain, [opens, closes], T0 + 60) == []
+    assert tids(chain.release(T0 + 310)) == [2, 3]
+    assert chain.position == scaled("-3")
+    (gap,) = chain.gaps
+    assert (gap.expected, gap.found) == (0, scaled("5"))
+    chain.recount(gap, [closes, opens])
+    assert gap.status is GapStatus.OPEN
+    release_all(chain, [make_fill("0", "5", T0 + 20, tid=1)], T0 + 400)
+    assert gap.status is GapStatus.REPAIRED and chain.position == scaled("-3")
+
+
+def test_half_of_a_time_is_known_to_a_new_life() -> None:
+    burst = steps("1", "-1", "2", "-2", "3", times=(0,) * 5)
+    for killed_after in range(1, 5):
+        chain = fresh()
+        chain.restore(burst[killed_after - 1].end, T0, [], reversed(burst[:killed_after]))
+        for at, fill in enumerate(reversed(burst[killed_after:])):
+            release_all(chain, [fill], T0 + 500 * at)
+        chain.release(T0 + 9_999)
+        assert chain.position == scaled("3"), killed_after
+        assert not chain.gaps
 
 
 def test_two_gaps_of_one_millisecond_have_keys_of_their_own() -> None:
@@ -200,6 +279,16 @@ def test_spot_is_never_a_gap() -> None:
     assert [each.moves for each in release_all(chain, fills[:1], T0)] == [True]
     assert [each.moves for each in release_all(chain, fills[1:], T0)] == [False]
     assert not chain.wanted and chain.position == scaled("4") and chain.state(0, T0 + 9) is None
+
+
+def test_spot_fills_of_one_time_end_where_the_whole_ends() -> None:
+    chain = Chain(USER, "@107")
+    fills = steps("1", "1", "-3", "2", times=(0,) * 4, coin="@107")
+    for shuffled in itertools.permutations(fills):
+        chain = Chain(USER, "@107")
+        for each in shuffled:
+            assert [one.moves for one in release_all(chain, [each], T0)] == [True]
+        assert chain.position == fills[-1].end
 
 
 def test_a_restored_gap_goes_on() -> None:
