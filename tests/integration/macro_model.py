@@ -5,6 +5,7 @@ It knows the made-up world, asks nobody, and reads no answers: what a vendor wou
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -34,7 +35,8 @@ DAILY = {
     "dune": (1 * HOUR, 3 * HOUR, 4 * DAY_S),
     "bitquery": (1 * HOUR, 6 * HOUR, 4 * DAY_S),
 }
-QUOTAS = {"glassnode": [(24, 50)], "bgeometrics": [(24, 15), (1, 10)], "etherscan": [(24, 100_000)]}
+# Tighter than the vendors' (hours, calls): a week has to see them end.
+QUOTAS = {"glassnode": [(24, 14)], "bgeometrics": [(24, 4), (1, 3)], "etherscan": [(24, 100_000)]}
 GLASSNODE = {
     "btc_ex_netflow": "BTC_netflow", "eth_ex_netflow": "ETH_netflow", "sol_ex_netflow": "SOL_netflow", "mvrv": "mvrv",
     "asopr": "asopr", "nupl": "nupl",
@@ -61,6 +63,7 @@ class Model:
     slots: dict[int, dict[str, Said]] = field(default_factory=dict)
     days: dict[int, dict[str, Said]] = field(default_factory=dict)
     revs: dict[tuple[str, int], int] = field(default_factory=dict)
+    ends: Counter[str] = field(default_factory=Counter)  # how often a vendor was found to have no call left
 
     # ---- a pass
 
@@ -190,6 +193,7 @@ class Model:
         for hours, most in QUOTAS.get(vendor, []):
             used = sum(1 for t in self.calls.get(vendor, []) if t // HOUR >= now // HOUR - hours)
             room = min(room, most - used)
+        self.ends[vendor] += room <= 0
         return max(0, room)
 
     def choose(self, column: str, now: int) -> Said | None:

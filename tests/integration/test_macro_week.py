@@ -27,7 +27,7 @@ from macro_ingestor.pulling import Puller
 from macro_ingestor.settings import MacroSettings
 from sandbox.macro_vendors import Ask, answer_macro
 from sandbox.macro_world import DAY_S, MacroWorld, Trouble
-from tests.integration.macro_model import CHAINS, DAY_COLUMNS, SLOT_COLUMNS, Model, Said
+from tests.integration.macro_model import CHAINS, DAY_COLUMNS, QUOTAS, SLOT_COLUMNS, Model, Said
 from tests.message_check import find_fault
 
 START = 1_790_553_600  # a midnight
@@ -62,7 +62,7 @@ class WorldTransport(httpx.AsyncBaseTransport):
         return httpx.Response(answer.status, content=answer.body, headers=dict(answer.headers))
 
 
-def make_settings(dsn: str, folder: Path, glassnode: bool) -> MacroSettings:
+def make_settings(dsn: str, folder: Path, glassnode: bool, **quotas: int) -> MacroSettings:
     lists = folder / "addresses.json"
     lists.write_text('{"eth": ["0x1", "0x2"], "sol": ["s"]}')
     key = SecretStr("k")
@@ -71,7 +71,7 @@ def make_settings(dsn: str, folder: Path, glassnode: bool) -> MacroSettings:
         ts_dsn=SecretStr(dsn), rmq_url=SecretStr("amqp://u:p@127.0.0.1:1/"),
         glassnode_api_key=key if glassnode else SecretStr(""), etherscan_api_key=key, dune_api_key=key,
         dune_queries=("stbl_cex_netflow=1001",), goldrush_api_key=key, bitquery_token=key, bitquery_addresses=lists,
-        eth_rpc_url=SecretStr("http://world/jsonrpc"), **urls,
+        eth_rpc_url=SecretStr("http://world/jsonrpc"), **urls, **quotas,
     )  # fmt: skip
 
 
@@ -156,9 +156,12 @@ async def test_a_week_equals_the_rules(ts_dsn: str, tmp_path: Path, seed: int) -
     days = int(os.environ.get("MACRO_DAYS", "7"))
     rng = random.Random(seed)
     clock = WorldClock()
-    world = MacroWorld(seed, lambda: clock.at_s, quotas={"glassnode": 50, "bgeometrics": 15})
+    by_day = {vendor: QUOTAS[vendor][0][1] for vendor in ("glassnode", "bgeometrics")}
+    world = MacroWorld(seed, lambda: clock.at_s, quotas=by_day)
     world.troubles = list(make_troubles(rng, days))
-    settings = make_settings(ts_dsn, tmp_path, glassnode=seed % 3 != 2)
+    quotas = {f"{vendor}_calls_per_day": most for vendor, most in by_day.items()}
+    quotas["bgeometrics_calls_per_hour"] = QUOTAS["bgeometrics"][1][1]
+    settings = make_settings(ts_dsn, tmp_path, glassnode=seed % 3 != 2, **quotas)
     model = Model(world, tuple(configure(settings).on), ATTEMPTS)
     life = Life(settings, world, clock)
     await life.start()
@@ -186,6 +189,8 @@ async def test_a_week_equals_the_rules(ts_dsn: str, tmp_path: Path, seed: int) -
     finally:
         await con.close()
     assert not world.beyond_quota
+    assert model.ends["glassnode"] > 0 or seed % 3 == 2
+    assert model.ends["bgeometrics"] > 0 or seed
     assert restarts > 5 and (life.letters > 0 or seed)
     assert len(model.slots) > 80 * days
     assert len({said.source for row in model.slots.values() for said in row.values()}) >= 5
