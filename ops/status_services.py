@@ -67,6 +67,7 @@ SERVICES: tuple[ServiceKind, ...] = (
             "coin_registry": "SELECT",
             "raw_bars": "SELECT, INSERT, UPDATE",
             "footprint_1s": "SELECT, INSERT, UPDATE, DELETE",
+            "footprint_deleted": "SELECT, INSERT, UPDATE",
             "feed_gaps": "SELECT, INSERT, UPDATE",
             "ingest_cursors": "SELECT, INSERT, UPDATE",
             "bus_outbox": "SELECT, INSERT, DELETE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import httpx
 import pytest
@@ -16,7 +17,8 @@ from ops import doctor_findings as judge
 from ops.doctor import Check, Servers, check_settings, choose_servers, doctor, run_checks
 from ops.doctor_findings import Finding, Level, ok
 from ops.doctor_venues import probes_of
-from ops.status_services import SERVICES, needed_rights
+from ops.server_state import REPOSITORY
+from ops.status_services import SERVICES, ServiceKind, needed_rights
 
 HERE = {"ts_dsn": "postgresql://w:s3cr3t-pw@127.0.0.1/x", "rmq_url": "amqp://w:s3cr3t-pw@127.0.0.1/", "http_port": 1}
 
@@ -211,3 +213,38 @@ def test_help_and_json() -> None:
     assert result.exit_code == 1
     assert [level for name, level in found.items() if name.startswith(("database", "broker"))] == ["fail", "fail"]
     assert "s3cr3t" not in result.output
+
+
+_STATEMENTS = {
+    "ohlcv": ["ohlcv_ingestor", "common/statements.py", "common/registry_follower.py"],
+    "metric": ["metric_ingestor", "common/registry_follower.py"],
+    "registry": ["registry"],
+    "macro": ["macro_ingestor"],
+    "influencer": ["influencer_ingestor"],
+}
+_OPERATORS = {"influencer_ingestor/command.py"}
+"""Run under an operator's login."""
+_USES = (
+    ("DELETE", r"DELETE FROM (\w+)"),
+    ("SELECT", r"(?<!DELETE )(?:FROM|JOIN) (\w+)"),
+    ("INSERT", r"INSERT INTO (\w+)"),
+    ("UPDATE", r"(?<!DO )UPDATE (\w+) AS"),
+    ("UPDATE", r"INSERT INTO (\w+)(?:(?!INSERT INTO).)*?DO UPDATE"),
+)
+
+
+@pytest.mark.parametrize("kind", SERVICES, ids=[kind.name for kind in SERVICES])
+def test_every_right_that_a_statement_needs_is_asked_for(kind: ServiceKind) -> None:
+    """Or a right that was taken away is noticed by the service alone, at its next write."""
+    places = [REPOSITORY / place for place in _STATEMENTS[kind.name]]
+    files = [file for place in places for file in ([place] if place.suffix else sorted(place.glob("**/*.py")))]
+    texts = [f.read_text() for f in files if str(f.relative_to(REPOSITORY)) not in _OPERATORS]
+    statements = [each for text in texts for each in re.findall(r'"""(.*?)"""|"([A-Z][^"\n]*)"', text, re.S)]
+    tables = set(re.findall(r"^    \('(\w+)',", (REPOSITORY / "migrations/roles.sql").read_text(), re.M))
+    used = {
+        (table, right)
+        for statement in statements for right, pattern in _USES
+        for table in re.findall(pattern, " ".join("".join(statement).split()), re.S) if table in tables
+    }  # fmt: skip
+    assert used
+    assert used <= set(needed_rights([kind]))
