@@ -29,7 +29,9 @@ class Poller:
     ) -> None:
         self._settings, self._clock, self._watched = settings, clock, watched
         self._fan_in, self._filler = fan_in, filler
-        self._rotation = PollRotation(settings.poll_every_min_ms)
+        self._per_s = settings.weight_per_min * settings.poll_share / 60
+        turn_ms = 1000 * fills_weight(settings.poll_items) / self._per_s
+        self._rotation = PollRotation(settings.poll_every_min_ms, int(settings.poll_every_max_s * 1000), turn_ms)
         self._audits = PollRotation(int(settings.audit_every_s * 1000))
         self._planned: set[str] = set()
         self._woken = asyncio.Event()
@@ -88,6 +90,7 @@ class Poller:
                 await self._rest(self._rotation.wait_ms(now_ms))
                 continue
             self.polls_total += 1
+            begun_s = self._clock.monotonic_s()
             found = await self._ask(turn.user, POLL_OVERLAP_MS, None)
             items = found or 0
             if found is not None and (watched := self._watched.get(turn.user)) is not None and not watched.baselines:
@@ -95,8 +98,7 @@ class Poller:
                 self._filler.after_start(turn.user)
             self._rotation.asked(turn.user, int(self._clock.monotonic_s() * 1000), items)
             # Evenly: a budget that is spent at once leaves everybody waiting for the rest of the minute.
-            per_s = self._settings.weight_per_min * self._settings.poll_share / 60
-            await asyncio.sleep(fills_weight(items) / per_s)
+            await asyncio.sleep(max(0.0, fills_weight(items) / self._per_s - (self._clock.monotonic_s() - begun_s)))
 
     async def _audit(self) -> None:
         while True:

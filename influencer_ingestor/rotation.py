@@ -1,7 +1,7 @@
 """Whose turn it is to be asked of the info endpoint: polled accounts in rotation, the important ones more often. Pure.
 
 The pace is the weight budget's (`common.weights.WeightBudget`); this only chooses. Nobody starves: an account's claim
-grows with the time since its last turn.
+grows with the time since its last turn, and before anybody would wait too long the longest waiting go first.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class PollRotation:
-    """The polled accounts. An account that was never asked goes first."""
+    """The polled accounts. An account that was never asked goes first.
 
-    def __init__(self, every_min_ms: int = 1_000) -> None:
-        self._every_min_ms = every_min_ms
+    Nobody waits longer than `every_max_ms` while turns take `turn_ms` each and all of them fit in there.
+    """
+
+    def __init__(self, every_min_ms: int = 1_000, every_max_ms: int | None = None, turn_ms: float = 0.0) -> None:
+        self._every_min_ms, self._every_max_ms, self._turn_ms = every_min_ms, every_max_ms, turn_ms
         self._shares: dict[str, int] = {}
         self._last_ms: dict[str, int] = {}
         self._items: dict[str, int] = {}
@@ -43,6 +46,8 @@ class PollRotation:
         if not due:
             return None
         user = max(due, key=lambda each: (self._age_ms(each, now_ms) * self._shares[each], self._shares[each], each))
+        if self._delays(user, now_ms):
+            user = max(due, key=lambda each: (self._age_ms(each, now_ms), self._shares[each], each))
         return Turn(user, fills_weight(self._items.get(user, 0)))
 
     def asked(self, user: str, now_ms: int, items: int) -> None:
@@ -60,6 +65,13 @@ class PollRotation:
     def age_ms(self, user: str, now_ms: int) -> int | None:
         """Time since an account's last turn; None before its first."""
         return now_ms - self._last_ms[user] if user in self._last_ms else None
+
+    def _delays(self, user: str, now_ms: int) -> bool:
+        """Say whether a turn of this account now lets another wait too long, though the others had theirs at once."""
+        if self._every_max_ms is None:
+            return False
+        ages = sorted((self._age_ms(each, now_ms) for each in self._shares if each != user), reverse=True)
+        return any(age + turns * self._turn_ms > self._every_max_ms for turns, age in enumerate(ages, 2))
 
     def _age_ms(self, user: str, now_ms: int) -> float:
         return now_ms - self._last_ms[user] if user in self._last_ms else math.inf

@@ -12,6 +12,7 @@ from common.clock import Clock
 from common.errors import ConfigError
 from common.weights import WeightBudget
 from influencer_ingestor.events import Account
+from influencer_ingestor.hyperliquid import fills_weight
 from influencer_ingestor.intake import Intake
 from influencer_ingestor.listener import Listeners
 from influencer_ingestor.plan import Asking, Limits, check_polling, learn_users_max, make_plan
@@ -151,6 +152,31 @@ def test_the_important_are_asked_more_often_and_nobody_starves() -> None:
         now += 100
     assert turns["high"] > turns["mid"] > turns["low"] > 50
     assert sum(turns.values()) == 600
+
+
+@pytest.mark.parametrize("count", [2, 8, 12, 16, 24])
+@pytest.mark.parametrize("items", [0, 100])
+def test_nobody_waits_longer_than_the_accepted_plan_promises(count: int, items: int) -> None:
+    limits = Limits()
+    check_polling(count, limits)
+    per_ms = limits.weight_per_min * limits.poll_share / 60_000
+    turn_ms = fills_weight(limits.poll_items) / per_ms
+    rotation = PollRotation(1_000, int(limits.poll_every_max_s * 1000), turn_ms)
+    rotation.rank({f"u{at:02}": at for at in range(count)})
+    now_ms, last_ms, longest_ms, turns = 0, dict[str, int](), Counter[str](), Counter[str]()
+    while now_ms < 1_800_000:
+        turn = rotation.next_turn(now_ms)
+        if turn is None:
+            now_ms += rotation.wait_ms(now_ms) or 1
+            continue
+        longest_ms[turn.user] = max(longest_ms[turn.user], now_ms - last_ms.get(turn.user, 0))
+        turns[turn.user] += 1
+        last_ms[turn.user] = now_ms
+        rotation.asked(turn.user, now_ms, items)
+        now_ms += int(fills_weight(items) / per_ms)
+    assert len(turns) == count and max(longest_ms.values()) <= limits.poll_every_max_s * 1000
+    if count <= 12:
+        assert turns[f"u{count - 1:02}"] > 1.2 * turns["u00"], "the important are asked more often where there is room"
 
 
 def test_turns_wait_for_their_pace_and_fit_the_budget() -> None:
