@@ -31,6 +31,9 @@ epoch_option = click.option(
     "--bus-epoch", envvar="BUS_EPOCH", show_envvar=True, default="", help="As the services have it."
 )
 
+FOREVER_S = 32_503_680_000
+"""The year 3000."""
+
 _SPAN = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -55,8 +58,15 @@ def _find(how: str) -> Servers:
 def read_moment(text: str, now_s: int, option: str) -> int:
     """Epoch seconds of "2h" (before now; s, m, h, d) or of an ISO time, UTC where it names no zone.
 
-    Raises ConfigError that names the option.
+    Raises ConfigError that names the option, also for a moment before 1970 or after the year 2999.
     """
+    moment_s = _read_moment(text, now_s, option)
+    if not 0 <= moment_s < FOREVER_S:
+        raise ConfigError(f"{option}: {text!r} lies before 1970 or after 2999")
+    return moment_s
+
+
+def _read_moment(text: str, now_s: int, option: str) -> int:
     span = _SPAN.fullmatch(text.strip())
     if span is not None:
         return now_s - int(span[1]) * _UNITS_S[span[2]]

@@ -21,7 +21,16 @@ from common.consuming import BusLimits, BusMessage, Consumer, close_bus, connect
 from common.errors import ConfigError, TryLater
 from common.topology import EXCHANGE, QUEUE_LOG
 from ops.services import find_servers
-from ops.tail_lines import Offset, format_json, format_line, is_before, offset_of, read_offset, topic_matches
+from ops.tail_lines import (
+    Offset,
+    format_json,
+    format_line,
+    is_before,
+    offset_of,
+    read_offset,
+    read_pattern,
+    topic_matches,
+)
 
 NAME = "trading-bus/tail"
 QUEUE_MESSAGES_MAX = 10_000
@@ -82,7 +91,7 @@ def tail(
     reads the log (trading.bus.log, which holds no beats) and then follows it. After a loss of the connection it joins
     again and says so on stderr; what the bus carried meanwhile is seen only with --from. Ends with Ctrl-C.
     """
-    watch = Watch(find_broker(rmq_url), pattern, None if start is None else read_offset(start), idle_s)
+    watch = Watch(find_broker(rmq_url), read_pattern(pattern), None if start is None else read_offset(start), idle_s)
     show, seen = (format_json if as_json else format_line), 0
 
     def take(message: BusMessage) -> bool:

@@ -13,19 +13,42 @@ Offset = str | int | dt.datetime
 """Where to begin in a stream queue: "first", "last" (its last chunk), a number, or a time."""
 
 _WORDS = ("first", "last")
+_OFFSET_MAX = 2**63 - 1
+_EARLIEST, _LATEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.datetime(3000, 1, 1, tzinfo=dt.UTC)
+_PATTERN_BYTES_MAX = 255
+_TOLD_CHARS = 40
 
 
 def read_offset(text: str) -> Offset:
-    """Read `first`, `last`, an offset, or a time in ISO 8601 (UTC where it names no zone); raises ConfigError."""
+    """Read `first`, `last`, an offset, or a time in ISO 8601 (UTC where it names no zone); raises ConfigError.
+
+    Offsets have 63 bits, times lie in the years 1970 to 2999: AMQP can not say others.
+    """
     if text in _WORDS:
         return text
     if text.isascii() and text.isdecimal():
+        if len(text) > len(str(_OFFSET_MAX)) or int(text) > _OFFSET_MAX:
+            raise ConfigError(f"{text[:_TOLD_CHARS]!r} is larger than any offset")
         return int(text)
     try:
         time = dt.datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"{text!r} is not first, last, an offset, or a time like 2026-01-31T12:00:00Z") from None
-    return time if time.tzinfo is not None else time.replace(tzinfo=dt.UTC)
+    time = time if time.tzinfo is not None else time.replace(tzinfo=dt.UTC)
+    if not _EARLIEST <= time < _LATEST:
+        raise ConfigError(f"{text!r} lies before 1970 or after 2999")
+    return time
+
+
+def read_pattern(text: str) -> str:
+    """Answer a pattern of topic words that AMQP can say; raises ConfigError."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ConfigError("the pattern is not UTF-8") from None
+    if size > _PATTERN_BYTES_MAX:
+        raise ConfigError(f"the pattern has {size} bytes, at most {_PATTERN_BYTES_MAX} can be bound")
+    return text
 
 
 def topic_matches(pattern: str, key: str) -> bool:

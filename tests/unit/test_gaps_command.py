@@ -315,6 +315,9 @@ def test_moments_are_spans_or_times() -> None:
     assert read_moment("2023-11-14T22:14", 0, "--since") == read_moment("2023-11-14T23:14+01:00", 0, "x") == T0
     with pytest.raises(ConfigError, match="--since: 'soon'"):
         read_moment("soon", 0, "--since")
+    for text in ("999998d", "0001-01-01", "9999-12-31T23:59:59-14:00"):
+        with pytest.raises(ConfigError, match=r"--until: .* before 1970 or after 2999"):
+            read_moment(text, T0, "--until")
 
 
 # ---- an ingestor that read the ledger before the repair

@@ -6,11 +6,13 @@ import datetime as dt
 import json
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.consuming import BusMessage
 from common.errors import ConfigError
+from ops.tail import tail
 from ops.tail_lines import format_json, format_line, is_before, read_offset, topic_matches
 
 AT = dt.datetime(2026, 1, 31, 12, 0, 5, tzinfo=dt.UTC)
@@ -101,7 +103,27 @@ def test_json_headers_that_json_can_not_carry_are_shown_as_text() -> None:
     assert read["headers"] == {"when": str(AT), "raw": str(b"x")}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("#", "--from", "99999999999999999999999"),
+        ("#", "--from", str(2**63)),
+        ("#", "--from", "9" * 5_000),
+        ("#", "--from", "0001-01-01"),
+        ("#", "--from", "9999-12-31T23:59:59-14:00"),
+        ("x" * 256,),
+        ("ü" * 128,),
+        ("\udcff",),
+    ],
+)
+def test_what_amqp_can_not_say_is_a_wrong_argument(words: tuple[str, ...]) -> None:
+    # Nobody listens there: it is not even asked.
+    result = CliRunner().invoke(tail, [*words, "--rmq-url", "amqp://u:p@127.0.0.1:1/"])
+    assert isinstance(result.exception, ConfigError)
+
+
 def test_offsets() -> None:
+    assert read_offset(str(2**63 - 1)) == 2**63 - 1
     assert read_offset("first") == "first"
     assert read_offset("last") == "last"
     assert read_offset("12") == 12
