@@ -90,6 +90,15 @@ def test_secrets_come_as_credentials_and_nothing_else_does(name: str):
         assert set(credentials) == {field for field, info in kind.model_fields.items() if info.is_required()}
 
 
+def test_the_files_that_access_md_writes_are_those_the_units_read():
+    loaded = {one for name in SERVICE_UNITS for one in read_unit(name)["Service"]["LoadCredential"]}
+    text = (REPOSITORY / "docs/ACCESS.md").read_text()
+    written = set(re.findall(r"--file (/etc/\S+)", text))
+    assert written
+    assert written <= {one.partition(":")[2] for one in loaded}
+    assert set(re.findall(r"LoadCredential=(\S+)", text)) <= loaded
+
+
 def test_every_service_that_runs_has_a_unit_under_its_own_port():
     assert len(RUNNING) == len(SERVICES)
     for kind in SERVICES:
