@@ -25,7 +25,7 @@ from registry.samples import moment_of
 from registry.schedule import night_of
 from registry.settings import RegistrySettings, read_pull_time
 from registry.sources import Sources, Spent
-from registry.tables import read_last_run, read_rows, was_run, write_night
+from registry.tables import read_rows, was_run, write_night
 from registry.universe import split_bases
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ APP_ID = "registry"
 WRITE_TRIES = 3
 WRITE_PAUSE_S = 1.0
 DRAIN_POLL_S = 0.05
-LOCK_POLL_S = 0.05
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -92,7 +91,8 @@ async def run(settings: RegistrySettings, *, force: bool = False, now: dt.dateti
     """
     database = open_database(settings)
     try:
-        await _take_turn(settings, database)
+        if not await database.acquire():
+            raise Refused("another run of the registry is at work")
         report = await look(settings, database.query, now)
         if report.night.stop and not force:
             raise Refused(report.night.stop)
@@ -103,26 +103,6 @@ async def run(settings: RegistrySettings, *, force: bool = False, now: dt.dateti
         return report
     finally:
         await database.close()
-
-
-async def _take_turn(settings: RegistrySettings, database: Database) -> None:
-    """Become the one run; raises Refused when another is at work.
-
-    A service that publishes what a dead run left holds the lock too, at most for one try of it: that is waited for. A
-    run that ends meanwhile has done what this one was asked for.
-    """
-    if await database.acquire():
-        return
-    log.info("waiting for the write lock", extra={"timeout_s": settings.lock_timeout_s})
-    last_run = await read_last_run(database.query)
-    give_up_s = time.monotonic() + settings.lock_timeout_s
-    while time.monotonic() < give_up_s:
-        await asyncio.sleep(LOCK_POLL_S)
-        if await database.acquire():
-            if await read_last_run(database.query) == last_run:
-                return
-            break
-    raise Refused("another run of the registry is at work")
 
 
 async def drain(settings: RegistrySettings, database: Database) -> int:

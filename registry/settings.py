@@ -63,9 +63,6 @@ class RegistrySettings(ServiceSettings):
     # A run that failed, or was missed while the machine slept, is tried again so often.
     registry_retry_every_s: float = Field(default=900.0, ge=1, le=21_600)
 
-    # A service that publishes what a dead run left holds its lock for one try: a connect and a confirm, 10 s each, and
-    # what it declares before. Whoever holds it longer is another run.
-    lock_timeout_s: float = Field(default=30.0, ge=0, le=120)
     # What the broker does not take in this time is left to the next run, or to any service that runs.
     drain_timeout_s: float = Field(default=10.0, ge=0, le=120)
 
