@@ -186,7 +186,9 @@ class Filler:
             # Taken anew meanwhile: what was wanted for it then was this very job.
             self._put_later(job, 0.0)
             return
-        if watched.breaks != breaks and watched.heard:
+        broken = watched.breaks != breaks
+        # Heard only since the fetch began, it is not covered either: what asked for that was taken for this job.
+        if watched.heard and (broken or not (watched.polled or watched.covered)):
             self._put_later(job, 0.0)
             return
         self.after_start(job.user)

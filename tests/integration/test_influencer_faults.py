@@ -224,6 +224,40 @@ async def test_an_account_taken_anew_while_its_first_fetch_runs(stage: Influence
     assert stage.stage.ingestors[-1].alive()
 
 
+async def test_listeners_that_come_back_while_a_fetch_runs(stage: InfluencerStage) -> None:
+    """That fetch began unheard, so it covers nothing: another one follows at once."""
+    await stage.open_venue()
+    await stage.watch(ANN)
+    await stage.start(state_every_s=600, audit_every_s=600)
+    await stage.live(1)
+    # The fetch after a first cut fails; when it is tried again, the listeners are gone, and come back before it ends.
+    await stage.fault("rest_down", type="userFillsByTime", user=ANN)
+    await stage.fault("cut")
+
+    async def failed() -> bool:
+        return await stage.metric("trading_bus_influencer_info_failures_total") > 0
+
+    await stage.stage.until(failed, 5, "a fetch failed", 0.02)
+    await stage.clear()
+    await stage.fault("rest_latency", by_ms=2_000)
+    await stage.fault("cut", for_s=60)
+    calls = await stage.metric("trading_bus_influencer_info_calls_total")
+
+    async def under_way() -> bool:
+        return await stage.metric("trading_bus_influencer_info_calls_total") > calls
+
+    await stage.stage.until(under_way, 5, "a fetch is under way", 0.02)
+    assert await _heard(stage) == 0
+    await stage.fault("cut", for_s=0)
+
+    async def heard() -> bool:
+        return await _heard(stage) == 2
+
+    await stage.stage.until(heard, 5, "heard again", 0.02)
+    assert await stage.metric("trading_bus_influencer_uncovered") == 1
+    await stage.live(1, within_s=8)
+
+
 async def test_an_account_taken_anew_while_its_fills_are_held(stage: InfluencerStage) -> None:
     """Fills after its new beginning came to the life before: they come again, and count."""
     await stage.open_venue()
@@ -251,6 +285,10 @@ async def test_an_account_taken_anew_while_its_fills_are_held(stage: InfluencerS
     await stage.clear()
     await stage.stage.until(lambda: has_signals(3), 5, "both count", 0.05)
     assert await stage.stage.count("influencer_raw_events WHERE event_type = 'FILL'") == 3
+
+
+async def _heard(stage: InfluencerStage) -> float:
+    return await stage.metric("trading_bus_influencer_listener_connected")
 
 
 async def _watches(stage: InfluencerStage, accounts: int) -> bool:
