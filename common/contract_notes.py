@@ -316,7 +316,10 @@ TABLES: dict[str, dict[str, Note]] = {
         "rev": Note("The revision of the message that said so"),
     },
     "feed_gaps": {
-        "service": Note("Who follows the feed: `ohlcv`, or `influencer`, whose ids are times in milliseconds"),
+        "service": Note(
+            "Who follows the feed: `ohlcv`, or `influencer`, whose ids are times in milliseconds; `verify` where"
+            " `verify live --repair` wrote a span anew, its id is when"
+        ),
         "venue": Note("Whose ids these are"),
         "symbol": Note("Trading pair, e.g. `SOLUSDT`; of `influencer` the account and the market: `0x..:ETH-PERP`"),
         "from_id": Note("First missing aggTrade id; never changes"),

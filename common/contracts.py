@@ -104,6 +104,10 @@ class GapStatus(StrEnum):
     NOT_SUBSCRIBED = "not_subscribed"
 
 
+REWRITER = "verify"
+"""The service of ledger rows that tell of spans written anew by an operator: settled from the start, ids are times."""
+
+
 class GapRow(msgspec.Struct, frozen=True):
     """One hole in a venue's trade ids; table `feed_gaps`, key (service, venue, symbol, from_id).
 

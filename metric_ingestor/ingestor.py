@@ -244,7 +244,7 @@ class MetricIngestor:
 
     async def _look_at_ledger(self) -> None:
         rows = await self._database.query(
-            sql.LEDGER, sql.SERVICE_OF_TRADES, PRIMARY, list(self.followed), self._ledger_since, LEDGER_MARGIN_S
+            sql.LEDGER, list(sql.REVISERS), PRIMARY, list(self.followed), self._ledger_since, LEDGER_MARGIN_S
         )
         written = self.recorder.written
         oldest = written - self._settings.recompute_days_max * DAY_S

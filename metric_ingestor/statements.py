@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import astuple
 
-from common.contracts import MetricRow
+from common.contracts import REWRITER, MetricRow
 from metric_ingestor.dirty import Window
 
 SERVICE_OF_TRADES = "ohlcv"
+REVISERS = (SERVICE_OF_TRADES, REWRITER)
+"""Whose rows of the ledger tell of seconds that changed."""
 
 _S = "timestamptz 'epoch' + {} * interval '1 second'"
 
@@ -129,7 +131,7 @@ LEDGER = """
 SELECT symbol, from_id, updated_at, extract(epoch FROM from_time)::float8 AS from_s,
        extract(epoch FROM to_time)::float8 AS to_s, now() AS now
   FROM feed_gaps
- WHERE service = $1 AND venue = $2 AND symbol = ANY($3::text[])
+ WHERE service = ANY($1::text[]) AND venue = $2 AND symbol = ANY($3::text[])
    AND updated_at >= coalesce($4::timestamptz, now()) - $5 * interval '1 second'
 """
 """Gaps that changed since a moment, less a margin for transactions that had begun before it."""

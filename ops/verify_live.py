@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import click
 
-from common.contracts import Clearance, GapStatus, format_time
+from common.clock import Clock
+from common.contracts import REWRITER, Clearance, GapRow, GapStatus, format_time
 from common.errors import ConfigError, Refused
 from common.store import Store
 from common.venues.binance_spot import MARKET
@@ -150,11 +151,22 @@ async def repair_minutes(store: Store, asker: Asker, symbol: str, counts: Minute
         for row in await read_seconds(store, symbol, from_s, to_s):
             if row.time not in span.bricks:
                 batch.clear_others(Clearance(symbol, MARKET.source, row.time, row.time, own=True))
+        # Whoever computes from these rows may be down, and the messages are gone when it comes back.
+        batch.put_gap(note_rewriting(symbol, from_s, to_s))
         done = await store.commit(batch, force=True)
         changed = done.bars + done.footprints + await correct_flat_bars(store, symbol, span)
         click.echo(f"{symbol} {format_time(from_s)} to {format_time(to_s)} written anew: {changed} rows changed")
         for hole in span.holes:
             click.echo(f"{symbol} the venue itself lacks trades {hole.from_id} to {hole.to_id} there")
+
+
+def note_rewriting(symbol: str, from_s: int, to_s: int) -> GapRow:
+    """The row of the ledger that says when [from_s, to_s) was written anew."""
+    now_ms = Clock().wall_ms()
+    return GapRow(
+        REWRITER, VENUE, symbol, now_ms, now_ms, 1000 * from_s, 1000 * to_s - 1, (), GapStatus.REPAIRED,
+        "verify live --repair", 0,
+    )  # fmt: skip
 
 
 def _tell(symbol: str, counts: MinuteCounts) -> None:

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
+from common.batch import Batch
 from common.clock import Clock
 from common.contracts import GapStatus, MetricRow
 from common.listings import Listing
@@ -18,6 +19,7 @@ from common.venues.binance_futures import MAX_FUNDING, SettledPage, Settlement
 from metric_ingestor.samples import Fate, Field, Sample
 from metric_ingestor.settled import HISTORY_S, Settlements
 from metric_ingestor.venue_time import VenueTime
+from ops.verify_live import note_rewriting
 from tests.metric_desk import END, SOL, Desk, Ground, clear_desk, ingestor_of, open_ground
 from tests.rows import T0, make_second
 
@@ -188,3 +190,29 @@ async def test_what_this_life_writes_first_does_not_hide_where_the_last_one_ende
     assert len(rows) == (begin - END) // 15 + 1
     assert tuple(rows[0]) == (0.25, 2), "it was revised after the last life had ended"
     assert [row["cvd_delta"] for row in rows[1:3]] == [0.25, None]
+
+
+async def test_seconds_that_an_operator_wrote_anew_are_seen_without_their_messages(desk: Desk) -> None:
+    """Three hours later `verify live --repair` writes them: once while this service is down, once while it lives."""
+    begin = T0 + 60 + 3600 * 3
+    await desk.put(make_second(T0 + 3), cursor_s=begin, bar_n=4)
+    assert (await desk.write(FULL))["cvd_delta"] is None
+    await desk.write(replace(FULL, time=begin))
+    desk.dirty.forget({SOL})
+
+    async def rewrite(sell_vol: str) -> None:
+        batch = Batch()
+        batch.put_footprint(replace(make_second(T0 + 3), n=4, sell_vol=sell_vol))
+        batch.put_gap(note_rewriting(SOL, T0, T0 + 60))
+        await desk.store.commit(batch, force=True)
+
+    await rewrite("0.25")
+    ingestor = ingestor_of(desk, Clock(), VenueTime())
+    await ingestor.follow({SOL: Listing()})
+    await desk.write(replace(FULL, time=begin + 15))
+    for value in (0.25, 0.5):
+        await ingestor.mark_unheard()
+        while len(desk.dirty):
+            await desk.recorder.step()
+        assert (await desk.row())["cvd_delta"] == value
+        await rewrite("0")

@@ -236,6 +236,9 @@ async def audit(stage: Stage) -> None:
     assert "BTCUSDT after the repair: 0 minutes differ" in text
     mended = await stage.con.fetchrow("SELECT * FROM raw_bars WHERE symbol = 'BTCUSDT' AND time = $1", bar["time"])
     assert mended["rev"] == bar["rev"] + 1
+    noted = await stage.con.fetch("SELECT * FROM feed_gaps WHERE service = 'verify' ORDER BY from_time")
+    assert [row["from_time"] for row in noted] == [row["time"] for row in (bar, second, extra)]
+    assert {(row["status"], row["symbol"]) for row in noted} == {("repaired", "BTCUSDT")}
     wanted = {
         (stamp(bar["s"]), True, bar["rev"] + 1),
         (stamp(int(altered["time"].timestamp())), False, altered["rev"] + 1),
