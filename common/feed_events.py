@@ -44,7 +44,8 @@ Arrival = tuple[int, Event]
 class FeedLimits(msgspec.Struct, frozen=True):
     """Every limit of a feed, in real seconds: CLOCK_RATE never touches the network.
 
-    `stale_after_s` counts data frames only; an ack or a pong proves nothing. `rotate_after_s` stays an hour below the
+    `stale_after_s` counts data frames only; an ack or a pong proves nothing, nor do trades without the cadence stream
+    that tells their time. `rotate_after_s` stays an hour below the
     venue's connection life. `overlap_s` is how long both connections deliver before the older one is closed.
     """
 

@@ -27,8 +27,8 @@ class Connection:
     """A socket with its reader and its caretaker; `run` it once, as a task.
 
     `retire` is done when the connection should be replaced while it still works, `settled` when it has delivered
-    everything wanted for `overlap_s`. `trusted` says whether it earned a fresh retry counter: data came, and the
-    venue did not refuse what we asked for.
+    everything wanted for `overlap_s`. `trusted` says whether it earned a fresh retry counter: data came with its
+    time, and the venue did not refuse what we asked for.
     """
 
     def __init__(self, number: int, slot: Slot) -> None:
@@ -51,8 +51,7 @@ class Connection:
         self._broken: asyncio.Future[None] = loop.create_future()
         self._behind = asyncio.Event()
         self._nudge = asyncio.Event()
-        self._data_frames = 0
-        self._other_frames = 0
+        self._data_frames = self._cadence_frames = self._other_frames = 0
         self._refused = False
         self._held = False
         self._kept_alive_s = slot.clock.monotonic_s()
@@ -60,8 +59,8 @@ class Connection:
 
     @property
     def trusted(self) -> bool:
-        """Did this connection deliver data without being refused?"""
-        return self._data_frames > 0 and not self._refused
+        """Did this connection tell its time without being refused?"""
+        return self._cadence_frames > 0 and not self._refused
 
     @property
     def frames(self) -> int:
@@ -186,6 +185,7 @@ class Connection:
         match message:
             case Cadence():
                 self._note_data()
+                self._cadence_frames += 1
                 self._put(message)
                 if self._ready_at_s is None and self.subscriptions.settled:
                     self._ready_at_s = self._counts.data_at_s
@@ -233,9 +233,12 @@ class Connection:
         patience = Patience(limits.stale_after_s, limits.ack_timeout_s, 2 * tick_s, opened_s)
         while True:
             now_s = self._clock.monotonic_s()
-            patience.look(now_s, self._data_frames, self.subscriptions.unanswered, self._held)
+            unanswered = self.subscriptions.unanswered
+            patience.look(now_s, self._data_frames, self._cadence_frames, unanswered, self._held)
             if patience.stale:
                 raise Reconnect(f"no data for {limits.stale_after_s} s")
+            if patience.untimed:
+                raise Reconnect(f"no cadence frame for {limits.stale_after_s} s")
             if patience.ignored:
                 self._refused = True
                 raise Reconnect(f"a subscription was not answered for {limits.ack_timeout_s} s")

@@ -204,7 +204,9 @@ class Ingestor:
         line, relief = track.line, track.relief
         if relief is None:
             return line.stall(now_s, self._clock.rate)
-        relief.judge(track.feed.data_age_s(), {symbol: one.closed_s or None for symbol, one in line.series.items()})
+        # Trades without a watermark make no rows: what counts is the older of the two.
+        silent_s = max(track.feed.data_age_s(), line.still_s(now_s))
+        relief.judge(silent_s, {symbol: one.closed_s or None for symbol, one in line.series.items()})
         return line.stall(now_s, self._clock.rate, relief.relieved(now_s))
 
     def hand_on(self) -> None:

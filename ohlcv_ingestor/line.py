@@ -82,6 +82,7 @@ class Line(Generic[FollowerT]):
         self.trades_total = 0
         self.strays_total = 0
         self.refused_total = 0
+        self.early_total = 0
         self._symbol_of = symbol_of
         self.limits = limits
         self._stalled_beat_s = 0
@@ -134,7 +135,7 @@ class Line(Generic[FollowerT]):
 
         `relieved` symbols have a fallback venue that speaks for them meanwhile.
         """
-        waited_s = now_s - self.moved_s
+        waited_s = self.still_s(now_s)
         if not self.watermark_ms or waited_s <= self.limits.blind_after_s:
             return
         guess_ms = self.watermark_ms + int(1000 * rate * waited_s)
@@ -151,7 +152,11 @@ class Line(Generic[FollowerT]):
 
     def blind(self, now_s: float) -> bool:
         """Has no watermark moved for longer than allowed?"""
-        return now_s - self.moved_s > self.limits.blind_after_s
+        return self.still_s(now_s) > self.limits.blind_after_s
+
+    def still_s(self, now_s: float) -> float:
+        """Our time since the watermark last moved; before it first did, since the line was made."""
+        return now_s - self.moved_s
 
     def _take_rare(self, number: int, event: Event, now_s: float) -> None:
         flow = self._flow(number)
@@ -195,7 +200,8 @@ class Line(Generic[FollowerT]):
 
     def _refuse(self, flow: Flow, t: Trade) -> None:
         if not flow.latest_ms:
-            return  # nothing is wrong with it: its connection has not told its time yet
+            self.early_total += 1  # nothing is wrong with it: its connection has not told its time yet
+            return
         self.refused_total += 1
         off_ms = (t.time_ms if t.time_ms < flow.earliest_ms else max(t.time_ms, t.event_ms)) - flow.event_ms
         self._put_bad(t, f"trade {t.id} of {t.symbol} is {off_ms:+} ms off the time of its connection")

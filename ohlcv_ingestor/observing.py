@@ -186,6 +186,10 @@ def _watch_feeds(service: Service[OhlcvSettings], clock: Clock, ingestor: Ingest
         lambda: float(sum(t.line.strays_total for t in ingestor.tracks)),
     )  # fmt: skip
     watch_counter(
+        registry, "trading_bus_trades_early_total", "Trades before their connection told its time, left to a repair.",
+        lambda: float(sum(t.line.early_total for t in ingestor.tracks)),
+    )  # fmt: skip
+    watch_counter(
         registry, "trading_bus_trades_refused_total", "Trades whose time can not be right, kept as dead letters.",
         lambda: float(sum(t.line.refused_total for t in ingestor.tracks)),
     )  # fmt: skip

@@ -28,9 +28,9 @@ async def venue(world: World, kind: str, **args: object) -> None:
     await asyncio.sleep(float(str(args.get("for_s", 0))))
 
 
-async def mute(world: World, symbol: str, for_s: float) -> None:
+async def mute(world: World, symbol: str, for_s: float, kind: str = "aggTrade") -> None:
     """A stream that was acked and is never pushed; only `clear` brings it back."""
-    await world.stage.fault("mute_stream", stream=f"{symbol.lower()}@aggTrade")
+    await world.stage.fault("mute_stream", stream=f"{symbol.lower()}@{kind}")
     await asyncio.sleep(for_s)
     await world.stage.fault("clear")
 
@@ -53,6 +53,7 @@ async def lose_at_source(world: World, symbol: str, trades: int) -> None:
     """The venue loses the next trades for good: neither streamed nor in REST."""
     spans = (await world.stage.oracle("status"))["streamed_ids"][symbol]
     first = max(b for _, b in spans) + 20
+    world.lost.setdefault(symbol, []).append((first, first + trades - 1))
     await world.stage.fault("source_missing", symbol=symbol, ids=[first, first + trades - 1])
     async with asyncio.timeout(30):
         while max(b for _, b in (await world.stage.oracle("status"))["streamed_ids"][symbol]) < first + trades:
@@ -165,11 +166,14 @@ async def _set_status(world: World, symbol: str, status: str) -> None:
 
 
 async def exclude(world: World, symbol: str) -> None:
+    world.idle.setdefault(symbol, []).append((await world.venue_s(), None))
     await _set_status(world, symbol, "EXCLUDED")
 
 
 async def include(world: World, symbol: str) -> None:
     await _set_status(world, symbol, "ACTIVE")
+    excluded_s, _ = world.idle[symbol].pop()
+    world.idle[symbol].append((excluded_s, await world.venue_s()))
 
 
 # ---- the servers

@@ -33,7 +33,8 @@ class Evidence:
     `outbox`: messages that waited at once; `gaps`: ledger rows written; `okx`: minutes that the fallback venue gave;
     `revised`: seconds written more than once; `stall_s`: the longest time without a newer cursor; `quiet_s`: the
     longest time (the venue's) without a trade of BTCUSDT, which is always busy; `sockets`: connections the venue
-    accepted; `bad`: frames the ingestor could not read (as far as it was not replaced).
+    accepted; `bad`: frames the ingestor could not read (as far as it was not replaced); `repeated`, `swapped`: trades
+    that the venue pushed twice, and out of order.
     """
 
     began: dt.datetime = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -47,6 +48,8 @@ class Evidence:
     quiet_s: int = 0
     sockets: int = 0
     bad: int = 0
+    repeated: int = 0
+    swapped: int = 0
     cursor: dt.datetime | None = None
 
     def add(self, sample: asyncpg.Record, now: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,8 @@ from tests.stage import BAR_COLUMNS, FOOTPRINT_COLUMNS
 LOG_WITHIN_S = 10.0
 READ_WITHIN_S = 120.0
 """For a log of a hundred thousand messages on a busy machine."""
+REGISTRY_WITHIN_S = 70.0
+"""A registry event that a dead broker swallowed is found by the next reading of the table."""
 SHOWN_MAX = 6
 Span = tuple[float, float | None]
 TABLES = {
@@ -28,6 +31,13 @@ BODY_COLUMNS = {
     "1s": ("open", "high", "low", "close", "buy_vol", "sell_vol", "n"),
     "1m": ("o", "h", "l", "c", "v", "n", "quote_vol", "buy_vol"),
 }
+
+
+DELETED = """
+SELECT d.symbol, d.rev, to_char(d.time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS t FROM footprint_deleted d
+ WHERE d.time >= to_timestamp($1) AND d.time < to_timestamp($2)
+   AND NOT EXISTS (SELECT FROM footprint_1s f WHERE f.symbol = d.symbol AND f.time = d.time)
+"""
 
 
 class Mismatch(AssertionError):
@@ -100,6 +110,11 @@ async def _wrong_in_log(world: World, from_s: int, to_s: int) -> list[str]:
             f" FROM {table} WHERE time >= to_timestamp($1) AND time < to_timestamp($2)", from_s, to_s,
         )  # fmt: skip
         wrong.extend(text for row in rows if (text := _undelivered(world, row, kind)))
+    for row in await world.fetch(DELETED, from_s, to_s):
+        key = f"price_updates.{row['symbol']}.1s@{row['t']}"
+        told = world.tail.rows.get(key)
+        if told is None or told.rev != row["rev"] or json.loads(told.body)["n"] != 0:
+            wrong.append(f"{key} was deleted as rev {row['rev']}, delivered {told}")
     return wrong
 
 
@@ -114,19 +129,38 @@ async def heard_s(world: World, symbol: str, status: dict[str, Any]) -> int:
 
 
 async def spans_of(world: World, symbol: str, missing: bool) -> tuple[list[Span], list[Span]]:
-    """Spans of the ledger that are unproven, and those in which the symbol was not wanted."""
+    """Spans of the ledger that are unproven, and those in which the symbol was not wanted; raises Mismatch.
+
+    The ledger is believed where the fault explains it: ids that the venue was told to lose, time in which the registry
+    said that nobody wants the symbol.
+    """
     unproven: list[Span] = []
     idle: list[Span] = []
     for gap in await world.fetch("SELECT * FROM feed_gaps WHERE symbol = $1 AND status <> 'repaired'", symbol):
         end = gap["to_time"]
         span = (gap["from_time"].timestamp(), None if end is None else end.timestamp())
-        if gap["status"] == "not_subscribed":
+        if gap["status"] == "not_subscribed" and _was_idle(world, symbol, span):
             idle.append(span)
-        elif gap["status"] == "source_missing" and missing:
+        elif gap["status"] == "source_missing" and missing and _was_lost(world, symbol, gap["missing"]):
             unproven.append(span)
         else:
             raise Mismatch(f"ledger: {dict(gap)}")
     return unproven, idle
+
+
+def _was_idle(world: World, symbol: str, span: Span) -> bool:
+    """Lies the span in a time in which the registry excluded the symbol, allowing for how late that is heard?"""
+    late_s = REGISTRY_WITHIN_S * world.setup.speed
+    return any(
+        span[0] >= from_s - late_s and (to_s is None or (span[1] is not None and span[1] <= to_s + late_s))
+        for from_s, to_s in world.idle.get(symbol, [])
+    )
+
+
+def _was_lost(world: World, symbol: str, missing: Iterable[Any]) -> bool:
+    """Are these ids, and there are some, among those that the venue was told to lose?"""
+    runs = [(part.lower, part.upper - 1) for part in missing]
+    return bool(runs) and all(any(a >= c and b <= d for c, d in world.lost.get(symbol, [])) for a, b in runs)
 
 
 async def _stored(world: World, table: str, symbol: str, from_s: int, to_s: int) -> dict[int, asyncpg.Record]:

@@ -12,13 +12,20 @@ from tests.message_check import MessageCheck
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ONE = "symbol = 'BTCUSDT' AND time = to_timestamp({second})"
+INSERT_GAP = (
+    "INSERT INTO feed_gaps (service, venue, symbol, from_id, from_time, to_time, missing, status, reason)"
+    " VALUES ('ohlcv', 'binance', 'BTCUSDT', 1, to_timestamp({{second}}), to_timestamp({{second}}), {})"
+)
 TAMPERINGS = {
     "a value": "UPDATE footprint_1s SET buy_vol = buy_vol + 0.00000001 WHERE " + ONE,
     "a count": "UPDATE raw_bars SET n = n + 1 WHERE symbol = 'BTCUSDT' AND time = to_timestamp({minute})",
     "completeness": "UPDATE footprint_1s SET complete = false WHERE " + ONE,
     "a missing row": "DELETE FROM footprint_1s WHERE " + ONE,
-    "an open gap": "INSERT INTO feed_gaps (service, venue, symbol, from_id, from_time, missing, status, reason)"
-    " VALUES ('ohlcv', 'binance', 'BTCUSDT', 1, to_timestamp({second}), '{{}}', 'open', 'test')",
+    "an open gap": INSERT_GAP.format("'{{}}', 'open', 'test'"),
+    "time that was wanted": INSERT_GAP.format("'{{}}', 'not_subscribed', 'test'"),
+    "ids that the venue has": INSERT_GAP.format("'{{[1,3)}}', 'source_missing', 'test'"),
+    "a deletion that nobody was told": "INSERT INTO footprint_deleted (symbol, time, rev)"
+    " VALUES ('NOSUCH', to_timestamp({second}), 2)",
     "a revision": "UPDATE footprint_1s SET rev = rev + 1 WHERE " + ONE,
 }
 
@@ -77,5 +84,5 @@ async def test_a_tampered_window_is_found(keeper: Keeper) -> None:
 
 
 async def judge(world: World, from_s: int, to_s: int, within_s: float) -> None:
-    await judge_tables(world, from_s, to_s, missing=False, lossy=False)
+    await judge_tables(world, from_s, to_s, missing=True, lossy=False)
     await judge_log(world, from_s, to_s, within_s)

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SCENARIOS = [
     *pick(
         stream_faults(2),
-        "cut", "silent socket", "stalled symbol", "muted stream", "lost frames", "frames out of order", "broken frames",
-        "oversized frame", "lost at the source",
+        "cut", "silent socket", "stalled symbol", "muted stream", "muted cadence", "lost frames", "frames out of order",
+        "broken frames", "oversized frame", "lost at the source",
     ),
     *pick(rest_faults(2), "REST 418"),
 ]  # fmt: skip

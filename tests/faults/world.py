@@ -11,6 +11,7 @@ import contextlib
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -75,12 +76,16 @@ class World:
         self.tail = LogTail(stage.rmq_url)
         self.rss_base = 0
         self.witness = Witness(stage.dsn, self.rss)
-        self._before = (0, 0)
+        self._before = Counter[str]()
         self._asking = asyncio.Lock()
         self.first_s: dict[str, int] = {}
         self.judged_s = 0
         # What any scenario so far may have left to be shown by a later trade, or explained by the ledger.
         self.lossy = self.missing = False
+        # What the ledger may say: ids that the venue was told to lose, and since when and until when (venue seconds)
+        # nobody wanted a symbol.
+        self.lost: dict[str, list[tuple[int, int]]] = {}
+        self.idle: dict[str, list[tuple[int, int | None]]] = {}
         self._count = 0
         self._epoch_ms = (int(time.time()) // 60 - setup.history_minutes) * 60_000
         self._tasks: list[asyncio.Task[None]] = []
@@ -287,13 +292,17 @@ class World:
 
     async def conclude(self) -> None:
         """Complete the evidence with what only counters tell."""
-        sockets, bad = await self._counts()
-        self.seen.sockets, self.seen.bad = sockets - self._before[0], bad - self._before[1]
+        for name, count in (await self._counts()).items():
+            setattr(self.seen, name, count - self._before[name])
 
-    async def _counts(self) -> tuple[int, int]:
+    async def _counts(self) -> Counter[str]:
         _, text = await self.status_of(self.living(), "metrics")
         bad = sum(float(n) for n in re.findall(r"^trading_bus_feed_bad_frames_total\{.*\} (\S+)$", text or "", re.M))
-        return (await self.stage.oracle("status"))["connections_accepted"], round(bad)
+        venue = await self.stage.oracle("status")
+        done = Counter[str](venue["faults_done"])
+        return Counter(
+            sockets=venue["connections_accepted"], bad=round(bad), repeated=done["duplicate"], swapped=done["reorder"]
+        )
 
     def rss(self) -> int:
         """Resident bytes of the ingestor now, 0 when there is none."""
