@@ -19,11 +19,11 @@ from common.listings import Listing
 from common.publisher import Publisher, publish_dead
 from common.venues.market import Market
 from ohlcv_ingestor.bars import bar_row, kline_bar
+from ohlcv_ingestor.beginning import Start
 from ohlcv_ingestor.line import Line, Outlet
 from ohlcv_ingestor.loading import Origin, Query, load_known, load_ledger
 from ohlcv_ingestor.parked import follow_ledger, parked_gaps
 from ohlcv_ingestor.relief import Relief
-from ohlcv_ingestor.repair import Start
 from ohlcv_ingestor.rows import Stream
 from ohlcv_ingestor.series import Series
 from ohlcv_ingestor.settings import OhlcvSettings

@@ -33,6 +33,7 @@ class Venue:
         self.texts: list[str] = []
         self.streams: dict[ServerConnection, set[str]] = {}
         self.silent = False
+        self.muted: str | None = None
         self.acking = True
         self.refusing = False
         self.refused: str | None = None
@@ -119,7 +120,7 @@ class Venue:
             self.pongs += 1
 
     def push(self, text: str, stream: str, anyway: bool = False) -> None:
-        if anyway or not self.silent:
+        if anyway or not (self.silent or stream == self.muted):
             broadcast([c for c, streams in self.streams.items() if stream in streams], text)
 
     def trade(self, symbol: str = "SOLUSDT", n: int = 1) -> None:

@@ -33,10 +33,11 @@ async def stage(tmp_path: Path, ts_dsn: str, rmq_url: str) -> AsyncIterator[Stag
         yield stage
 
 
-async def start_ingestor(stage: Stage) -> None:
+async def start_ingestor(stage: Stage, **settings: object) -> None:
     await stage.start_ingestor(
         symbols=",".join(SYMBOLS), clock_rate=10, fallback="okx", failover_after_s=2,
         okx_ws_url=f"ws://127.0.0.1:{stage.port}/ws/v5/public", okx_rest_url=f"http://127.0.0.1:{stage.port}",
+        **settings,
     )  # fmt: skip
     await stage.settle(SYMBOLS, await stage.venue_s() + 30)
 
@@ -83,6 +84,20 @@ async def test_the_fallback_speaks_though_its_rest_does_not_answer(tmp_path: Pat
         await start_ingestor(stage)
         await stage.fault("silent", for_s=60)
         await stage.until(lambda: _seconds_of_all(stage), 6, "the fallback's seconds of every symbol")
+
+
+async def test_the_fallback_speaks_while_trades_come_without_their_time(
+    tmp_path: Path, ts_dsn: str, rmq_url: str
+) -> None:  # fmt: skip
+    async with open_stage(tmp_path, ts_dsn, rmq_url) as stage:
+        await stage.start_venue(*MARKET)
+        await start_ingestor(stage, stale_after_s=1)
+        await stage.fault("mute_stream", stream="btcusdt@miniTicker")
+        await stage.until(lambda: _seconds_of_all(stage), 10, "the fallback's seconds of every symbol")
+        await stage.fault("clear")
+        end_s = await stage.venue_s() + 60
+        await stage.settle(SYMBOLS, end_s)
+        assert (await stage.judge(SYMBOLS, end_s))["incomplete"] == 0
 
 
 async def test_both_venues_dead(stage: Stage) -> None:

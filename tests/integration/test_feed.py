@@ -107,6 +107,25 @@ async def test_an_ack_without_data_proves_nothing(venue: Venue) -> None:
         assert all("no data" in lost.reason for _, lost in got.lost())
 
 
+async def test_trades_without_their_time_are_no_sign_of_life(venue: Venue) -> None:
+    limits = msgspec.structs.replace(FAST, retry_first_s=0.05, retry_max_s=10.0)
+    async with recording(make_feed(venue, limits)) as got:
+        await until_live(got)
+        venue.muted = CADENCE
+        while len(got.lost()) < 5:
+            venue.trade()
+            await asyncio.sleep(0.02)
+        assert [lost.reason for _, lost in got.lost()] == ["no cadence frame for 0.5 s"] * 5
+        assert {number for number, event in got.arrivals if isinstance(event, Trade)} >= {1, 2, 3, 4, 5}
+        by_kind = {kind: [t for t, (_, e) in zip(got.times, got.arrivals, strict=True) if isinstance(e, kind)]
+                   for kind in (Opened, Lost)}  # fmt: skip
+        waits = [b - a for a, b in zip(by_kind[Lost], by_kind[Opened][1:], strict=False)]
+        # Full jitter: without growth four waits last at most 0.2 s.
+        assert sum(waits) > 0.2
+        venue.muted = None
+        await until_live(got, 6)
+
+
 async def test_an_unanswered_subscription_ends_the_connection(venue: Venue) -> None:
     venue.acking = False
     limits = msgspec.structs.replace(FAST, stale_after_s=5.0, ack_timeout_s=0.3)

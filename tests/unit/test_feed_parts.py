@@ -178,30 +178,47 @@ NOTHING = frozenset[int]()
 def test_patience_ends_after_silence_and_starts_anew_with_data() -> None:
     patience = Patience(stale_after_s=5, ack_timeout_s=5, step_max_s=0.5, now_s=100.0)
     for tick in range(1, 20):
-        patience.look(100 + tick * 0.25, 0, NOTHING, held=False)
+        patience.look(100 + tick * 0.25, 0, 0, NOTHING, held=False)
         assert not patience.stale
-    patience.look(104.9, 1, NOTHING, held=False)
+    patience.look(104.9, 1, 1, NOTHING, held=False)
     for tick in range(1, 20):
-        patience.look(104.9 + tick * 0.25, 1, NOTHING, held=False)
+        patience.look(104.9 + tick * 0.25, 1, 1, NOTHING, held=False)
         assert not patience.stale
-    patience.look(109.95, 1, NOTHING, held=False)
+    patience.look(109.95, 1, 1, NOTHING, held=False)
     assert patience.stale
+
+
+def test_data_without_its_time_is_no_sign_of_life() -> None:
+    patience = Patience(stale_after_s=5, ack_timeout_s=5, step_max_s=0.5, now_s=100.0)
+    for tick in range(1, 20):
+        patience.look(100 + tick * 0.25, tick, 0, NOTHING, held=False)
+        assert not patience.untimed
+    patience.look(105.0, 20, 0, NOTHING, held=False)
+    assert patience.untimed and not patience.stale
+    patience.look(105.25, 21, 1, NOTHING, held=False)
+    assert not patience.untimed
+    for tick in range(1, 20):
+        # Silence is named by itself, however long ago the last cadence frame was.
+        patience.look(105.25 + tick * 0.25, 22, 1, NOTHING, held=False)
+    patience.look(110.25, 22, 1, NOTHING, held=False)
+    patience.look(110.5, 22, 1, NOTHING, held=False)
+    assert patience.stale and not patience.untimed
 
 
 def test_time_in_which_we_did_not_listen_does_not_count() -> None:
     patience = Patience(stale_after_s=5, ack_timeout_s=5, step_max_s=0.5, now_s=0.0)
-    patience.look(3600.0, 0, frozenset({1}), held=False)
-    patience.look(7200.0, 0, frozenset({1}), held=False)
+    patience.look(3600.0, 0, 0, frozenset({1}), held=False)
+    patience.look(7200.0, 0, 0, frozenset({1}), held=False)
     for tick in range(100):
-        patience.look(7200.0 + tick, 0, frozenset({1}), held=True)
+        patience.look(7200.0 + tick, 0, 0, frozenset({1}), held=True)
     assert not patience.stale and not patience.ignored
 
 
 def test_every_control_frame_has_its_own_patience() -> None:
     patience = Patience(stale_after_s=50, ack_timeout_s=1, step_max_s=0.5, now_s=0.0)
     for tick in range(100):
-        patience.look(tick * 0.4, 0, frozenset({tick, tick + 1}), held=False)
+        patience.look(tick * 0.4, 0, 0, frozenset({tick, tick + 1}), held=False)
         assert not patience.ignored
     for tick in range(100, 104):
-        patience.look(tick * 0.4, 0, frozenset({100}), held=False)
+        patience.look(tick * 0.4, 0, 0, frozenset({100}), held=False)
     assert patience.ignored

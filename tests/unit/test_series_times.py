@@ -106,7 +106,7 @@ def test_a_cadence_frame_nobody_confirms_moves_nothing_and_a_real_jump_is_believ
 def test_before_a_connection_told_its_time_nothing_is_taken() -> None:
     line, series = running()
     take(line, trade(11, 1.6), Subscribed(frozenset({"x"})), trade(12, YEAR_S), cadence(2), trade(12, 2.1), number=2)
-    assert (line.refused_total, line.outlet.bad) == (0, [])
+    assert (line.refused_total, line.early_total, line.outlet.bad) == (0, 2, [])
     assert [(g.from_id, g.to_id) for g in series.ids.gaps] == [(11, 11)]
     assert series.ids.next_id == 13
 
