@@ -42,6 +42,8 @@ class Keeper:
         self._clock = Clock(settings.clock_rate, settings.clock_offset_s)
         self._pull_time = read_pull_time(settings.registry_pull_time)
         self._turn = asyncio.Lock()
+        self.jobs: set[asyncio.Task[None]] = set()
+        """What is at work now."""
         self.last_run: dt.datetime | None = None
         self.last_sample: dt.datetime | None = None
         self.last_report: Report | None = None
@@ -106,6 +108,13 @@ async def main(service: Service[RegistrySettings]) -> None:
     scheduler.start()
 
     async def stop() -> None:
+        scheduler.pause()
+        await asyncio.sleep(0)  # nothing new begins, and what was about to has begun
+        jobs = list(keeper.jobs)
+        for job in jobs:
+            job.cancel()
+        if jobs:
+            await asyncio.wait(jobs)  # what they opened is closed before what they read from
         scheduler.shutdown(wait=False)
 
     service.on_stop("scheduler", stop)
@@ -114,7 +123,7 @@ async def main(service: Service[RegistrySettings]) -> None:
 def _job(
     service: Service[RegistrySettings], keeper: Keeper, name: str, work: Callable[[], Awaitable[None]]
 ) -> Callable[[], Awaitable[None]]:
-    async def do() -> None:
+    async def do_it() -> None:
         try:
             await work()
         except (TryLater, Refused, TradingBusError) as error:
@@ -124,6 +133,13 @@ def _job(
             raise
         except BaseException as error:  # noqa: BLE001 - the scheduler would swallow a bug
             service.fail(name, error)
+
+    async def do() -> None:
+        # A task of its own, to be ended at the stop: the scheduler would log its end as an error.
+        task = asyncio.create_task(do_it(), name=name)
+        keeper.jobs.add(task)
+        task.add_done_callback(keeper.jobs.discard)
+        await asyncio.wait({task})
 
     return do
 

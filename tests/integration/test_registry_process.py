@@ -174,6 +174,23 @@ async def test_the_schedule_makes_up_for_a_missed_night(world: World) -> None:
             assert await process.stop() == 0, process.tail()
 
 
+async def test_a_stop_in_the_middle_of_a_run_is_orderly(world: World) -> None:
+    port_file = world.folder / "port"
+    world.venue.fault("rest_latency", by_ms=1_000)
+    process = Process(
+        world.folder, "schedule", ["-m", "registry", "schedule"], environment(world, http_port_file=port_file)
+    )
+    await process.start()
+    async with asyncio.timeout(20):
+        while not world.venue.door.asked["binance", "/api/v3/ticker/24hr", 200]:
+            assert process.alive(), process.tail()
+            await asyncio.sleep(0.02)
+    assert await process.stop() == 0, process.tail()
+    told = process.tail(1_000)
+    assert "stopped" in told and "Traceback" not in told and '"ERROR"' not in told, told
+    assert not await world.con.fetchval("SELECT count(*) FROM coin_registry_history")
+
+
 @pytest.fixture
 async def stage(tmp_path: Path, ts_dsn: str, rmq_url: str) -> AsyncIterator[Stage]:
     async with open_stage(tmp_path, ts_dsn, rmq_url) as stage:
