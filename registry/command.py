@@ -65,7 +65,10 @@ def run(dry_run: bool, force: bool) -> None:
 
 @registry.command(epilog="\b\nFrom cron, every 5 minutes:\n  trading-bus registry sample")
 def sample() -> None:
-    """Store best bid and ask of every pair now: a day of these is what a spread is the median of."""
+    """Store best bid and ask of now: a day of these is what a spread is the median of.
+
+    Of every pair in the quotes of symbol_registry.toml for which both sides are offered.
+    """
     settings = _load(LookSettings)
     limits = nightly.load_rules_of(settings).thresholds.universe
     click.echo(f"{_await(take_samples(settings, limits))} pairs sampled")

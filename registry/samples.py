@@ -1,4 +1,4 @@
-"""Best bid and ask of every pair, kept every few minutes: what a day's median spread is made of."""
+"""Best bid and ask of the pairs that may be judged, kept every few minutes: what a day's median spread is made of."""
 
 from __future__ import annotations
 
