@@ -61,7 +61,7 @@ def ours() -> set[str]:
     macro = Service("macro", MacroSettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url))
     watch_macro(macro, MagicMock(), Desk({}, {}, Known()), MagicMock(), MagicMock(), {})
     metric = Service("metric", MetricSettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url))
-    watch_metrics(metric, *(MagicMock() for _ in range(6)))
+    watch_metrics(metric, *(MagicMock() for _ in range(4)), (MagicMock(), MagicMock()), MagicMock())
     influencer = Service("influencer", InfluencerSettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url))
     watch_influencers(influencer, *(MagicMock() for _ in range(7)))
     nightly = RegistrySettings(ts_dsn=settings.ts_dsn, rmq_url=settings.rmq_url)
