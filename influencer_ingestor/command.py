@@ -206,6 +206,11 @@ async def write_entries(con: Connection, entries: list[Entry], *, exact: bool = 
     new = changed = 0
     try:
         async with con.transaction():
+            if exact:
+                # First, so that who goes leaves its id to who comes.
+                await con.execute(
+                    "DELETE FROM influencers WHERE address <> ALL($1::text[])", [e.address for e in entries]
+                )
             for entry in entries:
                 values = _values(entry)
                 before = await con.fetchrow("SELECT * FROM influencers WHERE address = $1", values[0])
@@ -213,10 +218,6 @@ async def write_entries(con: Connection, entries: list[Entry], *, exact: bool = 
                     continue
                 is_new = await con.fetchval(_UPSERT, *values)
                 new, changed = new + is_new, changed + (not is_new)
-            if exact:
-                await con.execute(
-                    "DELETE FROM influencers WHERE address <> ALL($1::text[])", [e.address for e in entries]
-                )
     except asyncpg.UniqueViolationError as error:
         raise ConfigError(f"an id belongs to one account: {error.detail}") from error
     except asyncpg.CheckViolationError as error:

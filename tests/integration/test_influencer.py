@@ -206,6 +206,16 @@ async def test_the_command_line(stage: InfluencerStage) -> None:
     file.write_text(f"- {{address: '{ANN}', id: ann, colour: red}}\n")
     code, _, err = await call(stage, "import", str(file))
     assert code == 2 and "colour" in err and len(err.splitlines()) == 1
+    whole = [f"- {{address: '{user}', id: {name}}}\n" for user, name in ((address(1), "ben"), (ANN, "ann"))]
+    file.write_text(whole[0])
+    code, _, err = await call(stage, "import", str(file))
+    assert code == 2 and "an id belongs to one account" in err
+    file.write_text("".join(whole).replace("id: ann", "id: ann, markets: [ETH-PERP], priority: 3"))
+    code, out, err = await call(stage, "import", str(file), "--exact")
+    assert (code, out) == (0, "2 accounts: 1 added, 0 changed, 1 unchanged\n"), err
+    rows = await stage.con.fetch("SELECT address, influencer_id FROM influencers")
+    assert {r["address"]: r["influencer_id"] for r in rows} == {address(1): "ben", ANN: "ann"}
+    await stage.con.execute("UPDATE influencers SET address = $1 WHERE influencer_id = 'ben'", BEN)
     code, out, _ = await call(stage, "list")
     assert code == 0 and ANN in out and "only ETH-PERP" in out
     # Signals made again are the same; one that went is written and published again.
