@@ -59,6 +59,7 @@ class Ingestor:
                 log.info("account left", extra={"account": watched.account.influencer_id})
             else:
                 watched.account = account
+        await self._database.query(sql.CLOSE_LEFT_GAPS, SERVICE, EXCHANGE)
         for user, account in wanted.items():
             if user not in self.watched:
                 self.watched[user] = await self._restore(account)

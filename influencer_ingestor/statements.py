@@ -97,6 +97,14 @@ SELECT symbol, from_id, {_MS.format("from_time")} AS from_ms, {_MS.format("to_ti
  WHERE service = $1 AND venue = $2 AND status = 'open' AND starts_with(symbol, $3 || ':') AND to_time IS NOT NULL
 """
 
+CLOSE_LEFT_GAPS = """
+UPDATE feed_gaps AS g SET status = 'not_subscribed', updated_at = now()
+ WHERE service = $1 AND venue = $2 AND status = 'open' AND NOT EXISTS (
+       SELECT FROM influencers i WHERE i.address = split_part(g.symbol, ':', 1) AND i.enabled
+                                   AND g.to_time >= date_trunc('milliseconds', i.added_at))
+"""
+"""Gaps of accounts that nobody watches, or not since before: nobody asks for them any more."""
+
 READ_FILLS_BETWEEN = """
 SELECT raw_payload::text AS raw FROM influencer_raw_events
  WHERE influencer_address = $1 AND event_type = 'FILL' AND market = $2
@@ -160,8 +168,12 @@ def signal_arguments(rows: Iterable[SignalRow]) -> list[list[object]]:
 
 
 def position_arguments(rows: Iterable[PositionRow]) -> list[list[object]]:
-    """Parameters of UPSERT_POSITIONS, the last of each account and coin."""
-    last = {(row.position.address, row.position.coin): row for row in rows}
+    """Parameters of UPSERT_POSITIONS, the newest of each account and coin: of one time the last."""
+    last: dict[tuple[str, str], PositionRow] = {}
+    for row in rows:
+        key = row.position.address, row.position.coin
+        if key not in last or row.position.time_ms >= last[key].position.time_ms:
+            last[key] = row
     return _columns(
         [
             (

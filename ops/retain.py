@@ -27,7 +27,11 @@ SELECT c.range_start, c.range_end,
  ORDER BY c.range_start
 """
 _REPAIRABLE = ("footprint_1s", "raw_bars")
-_OPEN_GAPS = "SELECT symbol, from_time, coalesce(to_time, from_time) AS to_time FROM feed_gaps WHERE status = 'open'"
+_OPEN_GAPS = """
+SELECT symbol, from_time, coalesce(to_time, from_time) AS to_time
+  FROM feed_gaps WHERE status = 'open' AND service = 'ohlcv'
+"""
+"""Other services' gaps are repaired, or given up, within seconds, and by none of these tables."""
 _FORGET = """
 DELETE FROM footprint_deleted
  WHERE time < least(now() - make_interval(days => $1),

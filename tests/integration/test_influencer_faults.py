@@ -258,6 +258,28 @@ async def test_listeners_that_come_back_while_a_fetch_runs(stage: InfluencerStag
     await stage.live(1, within_s=8)
 
 
+async def test_a_leaving_account_takes_its_open_gaps_along(stage: InfluencerStage) -> None:
+    await stage.open_venue()
+    await stage.watch(ANN, BEN)
+    await stage.start()
+    await stage.live(2)
+    await stage.play(*trades(ANN, ("open",)), *trades(BEN, ("open",)))
+    await stage.fault("rest_down", type="userFillsByTime")
+    for streamed in (False, True):
+        await stage.play(*trades(ANN, ("increase",), parts=1, streamed=streamed))
+        await stage.play(*trades(BEN, ("increase",), parts=1, streamed=streamed))
+    await stage.stage.until(lambda: _has_gaps(stage, open=2), 5, "two open gaps", 0.02)
+    await stage.con.execute("DELETE FROM influencers WHERE address = $1", ANN)
+    await stage.stage.until(lambda: _has_gaps(stage, open=1, not_subscribed=1), 5, "one left", 0.02)
+    for enabled in (False, True):
+        await stage.con.execute("UPDATE influencers SET enabled = $1 WHERE address = $2", enabled, BEN)
+    await stage.stage.until(lambda: _has_gaps(stage, not_subscribed=2), 5, "one begins anew", 0.02)
+
+
+async def _has_gaps(stage: InfluencerStage, **counts: int) -> bool:
+    return await stage.gaps() == counts
+
+
 async def test_an_account_taken_anew_while_its_fills_are_held(stage: InfluencerStage) -> None:
     """Fills after its new beginning came to the life before: they come again, and count."""
     await stage.open_venue()

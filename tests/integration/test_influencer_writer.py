@@ -13,13 +13,14 @@ from msgspec.structs import replace
 from common.clock import Clock
 from common.database import Database
 from common.errors import ConfigError
-from common.numbers import format_scaled
+from common.numbers import format_scaled, parse_scaled
 from influencer_ingestor.dedup import Dedup
 from influencer_ingestor.events import SCALE, EventType, ParseFailure, RawEvent, Source
 from influencer_ingestor.fan_in import FanIn, Pair
 from influencer_ingestor.hyperliquid import Fills
 from influencer_ingestor.intake import Intake
-from influencer_ingestor.statements import RawRow
+from influencer_ingestor.positions import Position
+from influencer_ingestor.statements import PositionRow, RawRow
 from influencer_ingestor.tracing import Tracer
 from influencer_ingestor.watched import LONG_KNOWN_DAYS, Watched
 from influencer_ingestor.writer import Item, Work, Writer
@@ -81,6 +82,35 @@ async def test_the_same_work_twice_changes_and_announces_nothing(desk: Desk) -> 
     assert await desk.con.fetchval("SELECT sum(cardinality(ids)) FROM bus_outbox") == 1
     position = await desk.con.fetchrow("SELECT * FROM influencer_positions")
     assert (str(position["size"]), position["coin"]) == (format_scaled(fill.end, SCALE), "ETH")
+
+
+async def test_an_influencers_gap_keeps_no_prices(desk: Desk, ts_dsn: str) -> None:
+    for service, symbol in (("influencer", f"{USER}:ETH-PERP"), ("ohlcv", "SOLUSDT")):
+        await desk.con.execute(
+            "INSERT INTO feed_gaps (service, venue, symbol, from_id, to_id, from_time, to_time, missing, status,"
+            "                       reason)"
+            "VALUES ($1, 'v', $2, 1, 2, now() - interval '60 d', now() - interval '59 d', '{[1,2]}', 'open', 'r')",
+            service, symbol,
+        )  # fmt: skip
+        await desk.con.execute(
+            "INSERT INTO footprint_1s (time, symbol, open, high, low, close, buy_vol, sell_vol, buy_quote, sell_quote,"
+            "                          n, source, complete, grade)"
+            "VALUES (now() - interval '59.5 d', 'SOLUSDT', 1, 1, 1, 1, 1, 1, 1, 1, 1, 'binance', true, 4)"
+        )
+        result = await asyncio.to_thread(CliRunner().invoke, retain, ["--dsn", ts_dsn])
+        assert result.exception is None, result.output
+        kept = 0 if service == "influencer" else 1
+        assert await desk.con.fetchval("SELECT count(*) FROM footprint_1s") == kept, result.output
+
+
+async def test_an_older_statement_does_not_overwrite_a_newer_fill_of_the_same_turn(desk: Desk) -> None:
+    desk.fan_in.offer(arrive(make_fill("5", "1", T0 + 5)))
+    desk.writer.state(PositionRow(Position(USER, "ETH", parse_scaled("5", SCALE), T0)))
+    desk.writer.state(PositionRow(Position(USER, "BTC", parse_scaled("1", SCALE), T0)))
+    desk.writer.state(PositionRow(Position(USER, "BTC", parse_scaled("2", SCALE), T0)))
+    await desk.turn()
+    rows = await desk.con.fetch("SELECT coin, size::int AS size FROM influencer_positions")
+    assert {r["coin"]: r["size"] for r in rows} == {"ETH": 6, "BTC": 2}
 
 
 async def test_the_cursor_moves_only_while_covered(desk: Desk) -> None:
