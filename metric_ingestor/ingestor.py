@@ -56,6 +56,7 @@ class MetricIngestor:
         self.marks_total = 0
         self._following = asyncio.Lock()
         self._new: dict[str, tuple[int, dt.datetime] | None] = {}
+        self._window: int | None = None
         self._loaded_s: int | None = None
         self._ledger_since: dt.datetime | None = None
         self._ledger_seen: dict[tuple[str, int], dt.datetime] = {}
@@ -105,17 +106,29 @@ class MetricIngestor:
         window = window_of(int(self._vendors.now_ms()) // 1000)
         self.recorder.written = window - WINDOW_S
         while True:
+            self._window = window
             if not await self._wait_until_due(window):
                 window = window_of(int(self._vendors.now_ms()) // 1000)
                 self._skip(window - SET_BACK_WINDOWS * WINDOW_S, window)
                 continue
-            self.recorder.hand_in(window, [self._sampled_row(symbol, window) for symbol in self.followed])
+            self._hand_in(window)
             serving()
             window += WINDOW_S
             newest = latest_ended(self._vendors.now_ms())
             if window < newest - WINDOW_S:  # we were stopped for a while: there was no sample
                 self._skip(window, newest)
                 window = newest
+
+    async def hand_in_last(self) -> None:
+        """At the stop, after `keep_time`: hand in the window that has ended, when it is due."""
+        window, self._window = self._window, None
+        if window is not None and self._vendors.now_ms() >= 1000 * window:
+            await self._wait_until_due(window)
+            self._hand_in(window)
+
+    def _hand_in(self, window: int) -> None:
+        self.recorder.hand_in(window, [self._sampled_row(symbol, window) for symbol in self.followed])
+        self._window = None
 
     async def _wait_until_due(self, window: int) -> bool:
         """False when the window is not near: a wrong time had been believed, and was corrected."""

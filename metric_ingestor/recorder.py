@@ -98,12 +98,7 @@ class Recorder:
 
     async def step(self) -> None:
         """Write what is due, and one batch of what is marked; raises TryLater, and then nothing of it is lost."""
-        while self._pending:
-            rows = self._pending[0]
-            await self._write(rows, new=True)
-            self.written_s = self._clock.monotonic_s()
-            if self._pending and self._pending[0] is rows:  # it may have been pushed out meanwhile
-                self._pending.popleft()
+        await self.write_due()
         windows = self._dirty.take(self._batch_max)
         try:
             await self._recompute(windows)
@@ -111,6 +106,15 @@ class Recorder:
             for symbol, end in windows:
                 self._dirty.mark(symbol, end, end)
             raise
+
+    async def write_due(self) -> None:
+        """Write what is due; raises TryLater."""
+        while self._pending:
+            rows = self._pending[0]
+            await self._write(rows, new=True)
+            self.written_s = self._clock.monotonic_s()
+            if self._pending and self._pending[0] is rows:  # it may have been pushed out meanwhile
+                self._pending.popleft()
 
     async def _rest(self, pause_s: float) -> None:
         try:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 SERVICE = "metric"
 BUDGET_WAIT_S = 1.0
+LAST_ROWS_S = 4.0
+"""At stop: the window's wait for its trades, and its transaction."""
 FUNDING_SHARE = 0.1
 """Of the pool for settled funding, all instances together: the registry's nightly run takes the rest."""
 
@@ -80,6 +82,7 @@ async def main(service: Service[MetricSettings]) -> None:
     else:
         follower = RegistryFollower(database.query, lambda rows: follow(choose_symbols(rows, settings.shard)))
         service.spawn("symbols", follower.run(ground.bus))
+    service.on_stop("last rows", lambda: write_last_rows(ingestor, recorder))
     service.spawn("recorder", recorder.run())
     service.spawn("sampler", sampler.run())
     service.spawn("windows", ingestor.keep_time(service.ready))
@@ -111,6 +114,16 @@ def open_fallback(service: Service[MetricSettings], clock: Clock, limits: RestLi
     okx = RestClient(settings.okx_rest_url, budget, limits, clock)
     service.on_stop("fallback rest", okx.close)
     return okx
+
+
+async def write_last_rows(ingestor: MetricIngestor, recorder: Recorder) -> None:
+    """Write the window that ended just before the stop: nobody can sample it again."""
+    try:
+        async with asyncio.timeout(LAST_ROWS_S):
+            await ingestor.hand_in_last()
+            await recorder.write_due()
+    except (TryLater, TimeoutError) as error:
+        log.warning("last rows not written", extra={"error": str(error), "waiting": recorder.waiting()})
 
 
 async def follow_pinned(follow: Follow, settings: MetricSettings) -> None:

@@ -14,8 +14,9 @@ from common.contracts import MetricRow
 from common.listings import Listing
 from metric_ingestor.ingestor import SET_BACK_WINDOWS
 from metric_ingestor.samples import Fate, Field, Sample
+from metric_ingestor.service import write_last_rows
 from metric_ingestor.venue_time import WITNESSES, VenueTime
-from tests.metric_desk import SOL, Desk, Ground, clear_desk, ingestor_of, open_ground
+from tests.metric_desk import END, SOL, Desk, Ground, clear_desk, ingestor_of, open_ground
 from tests.rows import T0, make_cursor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -131,3 +132,26 @@ async def test_a_time_that_was_wrong_costs_a_minute(desk: Desk) -> None:
             served.clear()
     task.cancel()
     assert len(desk.dirty) >= SET_BACK_WINDOWS
+
+
+async def test_a_stop_writes_the_window_that_has_ended(desk: Desk) -> None:
+    """It waits for its trades as ever; the window that still runs is nobody's yet."""
+    clock, time = Clock(), VenueTime()
+    now_s = clock.monotonic_s()
+    time.observe(1000 * END - 300, now_s, now_s)
+    ingestor = ingestor_of(desk, clock, time)
+    await ingestor.follow({SOL: Listing()})
+    rate = Sample(1e-4, 1000 * END - 1000, "binance", 8)
+    ingestor._vendors.samples.offer(SOL, Field.FUNDING, rate, END, 1000.0 * END)
+    for end_s, rows in ((0.0, 0), (0.5, 1), (0.0, 1)):
+        task = asyncio.create_task(ingestor.keep_time(lambda: None))
+        await asyncio.sleep(end_s)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if end_s:
+            assert desk.recorder.waiting() == 0, "it has ended, and is not due"
+            await store_to(desk, END)
+        await write_last_rows(ingestor, desk.recorder)
+        assert await desk.con.fetchval("SELECT count(*) FROM metric_15s") == rows
+    row = await desk.row(END)
+    assert (row["funding"], row["cvd_delta"], row["rev"]) == (1e-4, 0.0, 1)
