@@ -75,7 +75,6 @@ class Socket:
         self._backoff = (limits.retry_first_s, limits.retry_max_s)
         self._nudge, self._some = asyncio.Event(), asyncio.Event()
         self._rng = random.Random()
-        self._lone: str | None = None
         self._begin()
         self.opened = False
         self.heard_s: float | None = None
@@ -92,7 +91,6 @@ class Socket:
             self._refused_until.clear()
             self._refusals = 0
         self._wanted, self._backoff = dict(feeds), backoff
-        self._lone = next((user for kind, user in feeds if kind == ORDERS), self._lone)
         (self._some.set if feeds else self._some.clear)()
         self._nudge.set()
 
@@ -182,6 +180,8 @@ class Socket:
 
     def _begin(self) -> None:
         self._asking = Asking()
+        self._lone: str | None = None
+        """Whose orders are heard, as the venue acknowledged it: their frames name nobody."""
         self._asked_s: dict[Feed, float] = {}
         self._leaving: dict[Feed, float] = {}
         self._refused_until: dict[Feed, float] = {}
@@ -248,6 +248,8 @@ class Socket:
         elif self._asking.acked(*feed):
             self._asked_s.pop(feed, None)
             self.failures = 0
+            if ack.type == ORDERS:
+                self._lone = ack.user
             if ack.type == "userFills":
                 self._connected(self.listener, ack.user, True)
         self._judge_refusals(None)
@@ -322,6 +324,9 @@ class Socket:
         for feed in list(self._wanted):
             known = feed in self._asking.accepted or feed in self._asked_s or feed in self._leaving
             if known or self._refused_until.get(feed, 0.0) > now_s:
+                continue
+            if feed[0] == ORDERS and any(kind == ORDERS for kind, _ in self._leaving):
+                # Until the end of the other's is acknowledged it would not be known whose a frame is.
                 continue
             self._asking.ask(*feed)
             self._asked_s[feed] = self._clock.monotonic_s()
