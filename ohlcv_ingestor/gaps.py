@@ -20,7 +20,8 @@ class Gap:
     `due_ms`: the watermark at which it is written to the ledger (None: at once); `silent` gaps, the start of a first
     subscription, never are. `retract`: stored complete rows around it still have to be lowered. `active`: a repair is
     at work; `worked`: one was, so minutes inside hold trades. `parked`: older than what is repaired by itself;
-    `narrowed`: its older part was parked. `open_ended`: no trade after it is known, or was when it closed.
+    `narrowed`: its older part was parked. `behind_ms`: the watermark at which REST was found not to have reached its
+    end, None where it has. `open_ended`: no trade after it is known, or was when it closed.
     `subsumed`: ledger gaps of an earlier life that lie inside it and end with it.
     """
 
@@ -44,6 +45,7 @@ class Gap:
     worked: bool = False
     parked: bool = False
     narrowed: bool = False
+    behind_ms: int | None = None
     subsumed: list[Gap] = field(default_factory=lambda: list[Gap]())
     open_ended: bool = field(init=False)
 

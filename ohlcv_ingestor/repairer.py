@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TypeVar
 
 from common.clock import Clock
@@ -12,8 +12,9 @@ from common.contracts import GapStatus
 from common.errors import BadInput, Refused, TryLater
 from common.rest import RestClient
 from common.venues.binance_spot import agg_trades_request, klines_request, parse_agg_trades, parse_klines
+from ohlcv_ingestor.beginning import NoStart, Start, begin_symbol
 from ohlcv_ingestor.gaps import Gap
-from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, Start, begin_symbol, check_silence, repair_gap
+from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, check_silence, repair_gap
 from ohlcv_ingestor.restoring import choose_gaps
 from ohlcv_ingestor.series import Series
 from ohlcv_ingestor.starts import choose_start
@@ -24,13 +25,15 @@ _T = TypeVar("_T")
 
 class Repairer:
     """Looks for work `every_s`, runs at most `at_once` repairs, and tries again 1, 3 and 9 s after an answer
-    that did not fill a gap. A venue that does not answer costs no try: it is asked again later. A symbol that is
+    that did not fill a gap. A venue that does not answer costs no try: it is asked again later. Neither does one whose
+    REST side has not reached the end of a gap: it is asked after `behind_s`, then ever more seldom. A symbol that is
     silent for `silence_s` of venue time is asked for by id: `stalled` is called when its stream had stopped.
     """
 
     every_s = 0.1
     again_s = (1.0, 3.0, 9.0)
     away_s = 2.0
+    behind_s, behind_max_s = 1.0, 10.0
     refused_s = 60.0
     no_trade_yet_s = 10.0
 
@@ -115,7 +118,7 @@ class Repairer:
 
     async def _repair(self, series: Series, gap: Gap) -> float:
         """Returns how long to wait before the next try, 0 when there is none."""
-        gap.active = True
+        gap.active, known_behind = True, gap.behind_ms is not None
         try:
             over = await self._drive(series, repair_gap(series, gap, self._limits))
         finally:
@@ -125,6 +128,8 @@ class Repairer:
             "symbol": series.stream.symbol, "reason": gap.reason, "from_id": gap.from_id, "to_id": gap.to_id,
             "status": gap.status, "tries": gap.tries, "restored": gap.restored_n, "missing": gap.missing_ids(),
         }  # fmt: skip
+        if not over and gap.behind_ms is not None:
+            return self._wait_behind(series, gap.behind_ms, None if known_behind else fields)
         if not over:
             log.info("gap not filled yet", extra=fields)
             return self.again_s[min(gap.tries, len(self.again_s)) - 1]
@@ -142,13 +147,29 @@ class Repairer:
         self._untraded.discard(series)
         waited_s = self._clock.venue_s(self._clock.monotonic_s() - series.wanted_s)
         from_s = choose_start(series, waited_s) or 0
-        start = await self._drive(series, begin_symbol(from_s, series.limits.backfill_s))
-        if start is None:
+        seen, behind_ms = series.ids.first_seen, series.behind_ms
+        asking = begin_symbol(
+            from_s, series.limits.backfill_s, seen=seen is not None and seen.time_ms >= 1000 * from_s,
+            behind_s=0.0 if behind_ms is None else (series.watermark_ms - behind_ms) / 1000,
+        )  # fmt: skip
+        start = await self._drive(series, asking)
+        if start is NoStart.UNTRADED:
             self._untraded.add(series)
             return self.no_trade_yet_s
+        if start is NoStart.BEHIND:
+            series.behind_ms = series.watermark_ms if behind_ms is None else behind_ms
+            fields = {"symbol": series.stream.symbol, "from_s": from_s}
+            return self._wait_behind(series, series.behind_ms, fields if behind_ms is None else None)
         self._begin(series, start)
         log.info("symbol begun", extra={"symbol": series.stream.symbol, "from_id": start.first_id})
         return 0.0
+
+    def _wait_behind(self, series: Series, since_ms: int, fields: Mapping[str, object] | None) -> float:
+        """How long to wait for a REST side that is behind the stream since this watermark; `fields`: to be told."""
+        if fields is not None:
+            log.warning("venue's REST side is behind its stream", extra=fields)
+        waited_s = self._clock.real_s((series.watermark_ms - since_ms) / 1000)
+        return min(max(self.behind_s, waited_s / 2), self.behind_max_s)
 
     async def _drive(self, series: Series, asking: Generator[Ask, Answer, _T]) -> _T:
         try:
@@ -179,5 +200,4 @@ class Repairer:
         request = klines_request(symbol, ask.interval, 1000 * ask.from_s, 1000 * ask.to_s - 1)
         priority = "background" if ask.interval == "1s" else "live"
         raw = await self._rest.fetch(request, priority)
-        # Only settled spans are asked for, so their last candle is closed.
-        return Answer(klines=parse_klines(raw, max(series.watermark_ms, 1000 * ask.to_s)))
+        return Answer(klines=parse_klines(raw))

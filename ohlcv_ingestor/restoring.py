@@ -15,10 +15,13 @@ from ohlcv_ingestor.series import Series
 
 
 def choose_gaps(series: Series) -> list[Gap]:
-    """Gaps whose span is settled at the venue and that no repair is at work on."""
+    """Gaps whose span is settled at the venue and closed here, and that no repair is at work on.
+
+    Of a second that is still open the cursor knows by its trades' ids which ones it holds; a candle has none.
+    """
     if series.young:
         return []
-    settled = series.watermark_ms - 1000 * series.limits.settle_s
+    settled = min(series.watermark_ms - 1000 * series.limits.settle_s, 1000 * series.closed_s - 1)
     return [
         g
         for g in series.ids.gaps
@@ -38,13 +41,16 @@ def _minute_settled(series: Series, gap: Gap) -> bool:
 def restore_trades(series: Series, gap: Gap, trades: Iterable[Trade]) -> None:
     """Add trades fetched for a gap; one whose time can not be right stays missing, as if the venue did not have it."""
     earliest_ms = gap.from_ms - 1000 * series.limits.backfill_s
+    begun_id, begun_s = series.handover.start
     for t in trades:
         if not earliest_ms <= t.time_ms <= series.watermark_ms + AHEAD_MAX_MS:
             series.ignored += 1
         elif series.ids.restore(gap, t):
             series.ids.changed.append(gap)
-            gap.from_ms = min(gap.from_ms, t.time_ms)
             second = t.time_ms // 1000
+            if t.id > begun_id and second < begun_s:
+                continue  # the candles of a first subscription's history hold it
+            gap.from_ms = min(gap.from_ms, t.time_ms)
             series.put(t, second)
             series.rows.mark_second(second, LANE_REPAIR)
 
@@ -69,8 +75,20 @@ def restore_bars(series: Series, klines: Iterable[Kline]) -> None:
         series.rows.mark_minute(k.open_s, LANE_REPAIR)
 
 
+def leave_behind(series: Series, gap: Gap) -> bool:
+    """REST has not reached the gap's end: that proves nothing and costs no try; false if it is to be asked again.
+
+    What REST does not reach in the time that is repaired by itself is left for an operator.
+    """
+    if gap.behind_ms is None:
+        gap.behind_ms = series.watermark_ms
+    gap.parked = gap.parked or series.watermark_ms - gap.behind_ms > 1000 * series.limits.backfill_s
+    return gap.parked or gap.status is not GapStatus.OPEN
+
+
 def settle_gap(series: Series, gap: Gap) -> bool:
     """End a repair attempt that the venue answered; false if it is to be tried again."""
+    gap.behind_ms = None
     whole = not gap.missing and gap.adds_up()
     if whole:
         series.ids.close(gap, GapStatus.REPAIRED)

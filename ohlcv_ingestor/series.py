@@ -46,7 +46,8 @@ class Series:
 
     `wanted_s` is when it became wanted, by our monotonic clock. `closed_s` is the end of its last closed second,
     `covered_ms` the venue time from which on a live connection covers it, `checked_ms` that up to which the venue
-    was asked whether silence is quiet, `ignored` counts trades of no use.
+    was asked whether silence is quiet, `behind_ms` the watermark at which REST was found not to have reached its start,
+    `ignored` counts trades of no use.
     """
 
     def __init__(self, stream: Stream, limits: SeriesLimits, wanted_s: float = 0.0) -> None:
@@ -62,6 +63,7 @@ class Series:
         self.watermark_ms = 0
         self.covered_ms: int | None = None
         self.checked_ms = 0
+        self.behind_ms: int | None = None
         self.ignored = 0
         self.inherited: Inherited | None = None
 

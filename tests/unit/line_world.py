@@ -15,9 +15,10 @@ from common.contracts import GapRow
 from common.feed_events import Event, Lost, Opened, Subscribed, Unsubscribed
 from common.venues.market import Cadence, Trade
 from ohlcv_ingestor.bars import bar_row, kline_bar
+from ohlcv_ingestor.beginning import Start, begin_symbol
 from ohlcv_ingestor.gaps import Gap
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
-from ohlcv_ingestor.repair import Answer, RepairLimits, begin_symbol, repair_gap
+from ohlcv_ingestor.repair import Answer, RepairLimits, repair_gap
 from ohlcv_ingestor.restoring import choose_gaps
 from ohlcv_ingestor.series import Series, SeriesLimits
 from ohlcv_ingestor.starts import begin_at, choose_start, inherit, restart
@@ -241,7 +242,9 @@ class LineWorld:
             busy = [j.gap for j in self.jobs if j.series is series]
             start = choose_start(series)
             if start is not None and not busy:
-                self.jobs.append(Job(series, None, begin_symbol(start, self.limits.backfill_s)))
+                first = series.ids.first_seen
+                seen = first is not None and first.time_ms >= 1000 * start
+                self.jobs.append(Job(series, None, begin_symbol(start, self.limits.backfill_s, seen=seen)))
             for gap in choose_gaps(series):
                 if gap not in busy and self.due.get(id(gap), 0) <= self.now_ms:
                     gap.active = True
@@ -261,7 +264,7 @@ class LineWorld:
                 job.ask = job.asking.send(reply)
         except StopIteration as done:
             self.end(job, 0 if done.value or job.gap is None else (1_000, 3_000, 9_000)[min(job.gap.tries, 3) - 1])
-            if job.gap is None and done.value is not None and self.line.series.get(SYMBOL) is job.series:
+            if isinstance(done.value, Start) and self.line.series.get(SYMBOL) is job.series:
                 for k in done.value.history:
                     row = bar_row(kline_bar(k), SYMBOL, STREAM.source, 8, True, 4)
                     self.outlet.batch.put_bar(row)

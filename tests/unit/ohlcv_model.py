@@ -13,8 +13,9 @@ from decimal import Decimal
 from common.batch import Batch
 from common.contracts import CursorRow, GapRow
 from common.venues.market import Kline, Trade
+from ohlcv_ingestor.beginning import Start, begin_symbol
 from ohlcv_ingestor.gaps import Gap
-from ohlcv_ingestor.repair import Answer, Ask, AskTrades, RepairLimits, begin_symbol, check_silence, repair_gap
+from ohlcv_ingestor.repair import PAGE, Answer, Ask, AskTrades, RepairLimits, check_silence, repair_gap
 from ohlcv_ingestor.restoring import choose_gaps
 from ohlcv_ingestor.rows import Stream
 from ohlcv_ingestor.series import Series, SeriesLimits
@@ -82,8 +83,11 @@ class Venue:
     trades: list[Trade]
     lost: set[int] = field(default_factory=set)
     fail: float = 0.0
+    behind_ms: int = 0
+    """How much later than the stream REST shows things, candles too: the one in which its time lies is not whole."""
 
     def answer(self, ask: Ask, now_ms: int) -> Answer:
+        now_ms -= self.behind_ms
         known = [t for t in self.trades if t.id not in self.lost and t.time_ms <= now_ms]
         if isinstance(ask, AskTrades):
             if ask.from_id is None and ask.start_ms is None:
@@ -100,7 +104,7 @@ class Venue:
             by_span[t.time_ms // 1000 // width * width].append(t)
             if t.time_ms < ask.from_s * 1000:
                 close = t.price
-        for start in range(ask.from_s, min(ask.to_s, now_ms // 1000), width):
+        for start in range(ask.from_s, min(ask.to_s, now_ms // 1000 + 1, ask.from_s + width * PAGE), width):
             group = by_span.get(start, [])
             if group:
                 close = group[-1].price
@@ -248,7 +252,8 @@ class World:
         from_s = choose_start(self.series)
         if from_s is None:
             return
-        asking = begin_symbol(from_s, self.limits.backfill_s)
+        seen = self.series.ids.first_seen
+        asking = begin_symbol(from_s, self.limits.backfill_s, seen=seen is not None and seen.time_ms >= 1000 * from_s)
         ask = next(asking)
         while True:
             try:
@@ -256,6 +261,8 @@ class World:
             except StopIteration as done:
                 start = done.value
                 break
+        if not isinstance(start, Start):
+            return
         from ohlcv_ingestor.bars import bar_row, kline_bar
 
         for k in start.history:
@@ -298,6 +305,7 @@ class World:
     def wind_up(self) -> None:
         """Connect, let everything settle and store it, with a trade after all that may have been lost."""
         quiet = random.Random(0)
+        self.venue.behind_ms = 0
         self.connect()
         self.venue.lost -= {t.id for t in self.venue.trades[self.at :]}
         self.stream(self.now_ms + 70_000, quiet, 0, 0, 0)

@@ -78,7 +78,7 @@ RINGS = st.sampled_from([300, 120])
 REPAIRS = st.sampled_from([RepairLimits(), RepairLimits(5, 1_000), RepairLimits(5, 60)])
 REST = {
     "rest_fail": st.sampled_from([0.0, 0.3]),
-    "rest_lag_ms": st.sampled_from([0, 800, 2_500]),
+    "rest_lag_ms": st.sampled_from([0, 800, 2_500, 20_000, 200_000]),
     "pump": st.sampled_from([1.0, 0.5, 0.05]),
 }
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -25,6 +25,8 @@ STEPS = ["stream"] * 5 + [
     "failing",
     "mute",
     "check",
+    "behind",
+    "level",
 ]
 
 
@@ -43,6 +45,10 @@ def play(seed: int, steps: list[str], lost_share: float, drop: float, delay: flo
             world.stream(world.now_ms + rng.randrange(1_000, 200_000), rng, 1.0, 0.0, 0.0)
         elif step == "check":
             world.check()
+        elif step == "behind":
+            world.venue.behind_ms = rng.choice([4_000, 20_000, 65_000, 200_000])
+        elif step == "level":
+            world.venue.behind_ms = 0
         elif step == "flush":
             world.flush()
         elif step == "cut":

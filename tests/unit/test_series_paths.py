@@ -9,8 +9,9 @@ from common.batch import Batch
 from common.contracts import BarRow, FootprintRow, GapRow, GapStatus
 from common.feed_events import Lost, Subscribed
 from common.venues.market import Cadence, Kline, Trade
+from ohlcv_ingestor.beginning import begin_symbol
 from ohlcv_ingestor.line import Line, LineLimits, Outlet
-from ohlcv_ingestor.repair import Answer, AskTrades, RepairLimits, begin_symbol, repair_gap
+from ohlcv_ingestor.repair import Answer, AskTrades, RepairLimits, repair_gap
 from ohlcv_ingestor.restoring import choose_gaps
 from ohlcv_ingestor.ring import minute_of
 from ohlcv_ingestor.series import Series, SeriesLimits
@@ -44,7 +45,7 @@ class Path:
         self.series = Series(STREAM, self.limits)
         self.series.resume(1000 * T0)
         self.series.advance(1000 * (T0 + 4))
-        first = self.venue.trades[0].id
+        first = next(t.id for t in self.venue.trades if t.time_ms >= 1000 * T0)
         begin_at(self.series, first, T0, 10**10)
 
     def restart(self) -> None:
@@ -103,7 +104,7 @@ class Path:
 def settled(trades: list[Trade], **how: Any) -> Path:
     """A path whose first subscription is repaired and stored."""
     path = Path(trades, **how)
-    path.see(*(t.id for t in trades[:1] if t.time_ms < 1000 * (T0 + 5)))
+    path.see(*(t.id for t in trades[:1] if 1000 * T0 <= t.time_ms < 1000 * (T0 + 5)))
     path.to(5)
     path.repair()
     path.to(6)
@@ -213,7 +214,7 @@ def test_rows_before_the_cursor_become_complete_with_the_gap_that_goes_on() -> N
 
 
 def test_a_jump_after_a_restart_without_any_trade_begins_at_the_cursor() -> None:
-    path = settled([trade(1, 40), trade(2, 41)])
+    path = settled([trade(0, -100), trade(1, 40), trade(2, 41)])
     path.restart()
     path.resume(10)
     path.to(20)
