@@ -28,8 +28,9 @@ def restart(series: Series, stored: Stored) -> None:
     if tail is None:
         tail = Gap(ids.next_id, None, 1000 * stored.event_s, None, "restart", recorded=True)
     for gap in stored.open_gaps + stored.barred:
-        if gap.from_id > stored.last_id and gap is not tail:
-            # It lies in the span that is asked for again; with the same first id it is the same ledger row.
+        first_missing = gap.missing[0][0] if gap.missing else gap.from_id
+        if first_missing > stored.last_id and gap is not tail:
+            # All it lacks lies in the span that is asked for again; with the same first id it is the same ledger row.
             tail.from_ms = min(tail.from_ms, gap.from_ms)
             if gap.from_id != tail.from_id:
                 tail.subsumed.append(gap)

@@ -199,6 +199,24 @@ def test_a_late_fill_a_cut_and_a_crash_do_not_count_a_trade_twice() -> None:
     assert (path.second(9).n, path.second(9).complete) == (4, True)
 
 
+def test_a_late_fill_and_a_symbol_taken_off_do_not_count_a_trade_twice() -> None:
+    path = settled([trade(1, 1), trade(2, 9), trade(3, 9.2), trade(4, 9.4), trade(5, 9.6), trade(6, 10.2)])
+    path.see(2, 6)
+    path.see(3)  # 4 and 5 are still missing, and end in the second that is not closed
+    path.to(10)
+    batch = Batch()
+    path.series.retire(batch)
+    path.tables.commit(batch)
+    path.restart()
+    path.resume(20)
+    path.to(24)
+    path.repair()
+    path.to(25)
+    path.commit()
+    assert (path.second(9).n, path.second(9).complete) == (4, True)
+    assert {g.status for g in path.tables.gaps.values()} == {GapStatus.REPAIRED}
+
+
 def test_rows_before_the_cursor_become_complete_with_the_gap_that_goes_on() -> None:
     path = settled([trade(1, 1), trade(2, 8.5), trade(3, 9.5), trade(4, 10.2)])
     path.see(2, 4)
