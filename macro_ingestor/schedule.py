@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC
 from typing import Any, cast
 
@@ -22,13 +22,24 @@ def plan_triggers(daily_at: str) -> dict[str, Any]:
 
 
 def start_schedule(on_quarter: Callable[[], None], on_day: Callable[[], None], daily_at: str) -> Callable[[], None]:
-    """Call these at their times; answers what ends it.
+    """Call these at their times, in the running loop; answers what ends it.
 
     What was missed while the machine slept is made up for by one call, however late.
     """
     scheduler: Any = AsyncIOScheduler(timezone=UTC)
     calls = {"quarter": on_quarter, "day": on_day}
     for name, trigger in plan_triggers(daily_at).items():
-        scheduler.add_job(calls[name], trigger, id=name, coalesce=True, max_instances=1, misfire_grace_time=None)
+        scheduler.add_job(
+            _in_loop(calls[name]), trigger, id=name, coalesce=True, max_instances=1, misfire_grace_time=None
+        )
     scheduler.start()
     return cast("Callable[[], None]", lambda: scheduler.shutdown(wait=False))
+
+
+def _in_loop(call: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    """A coroutine function: any other one runs in a thread, where nothing of asyncio may be touched."""
+
+    async def run() -> None:
+        call()
+
+    return run

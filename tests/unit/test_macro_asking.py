@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
+import threading
 from collections.abc import Callable
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
+from apscheduler.triggers.date import DateTrigger
 from pydantic import SecretStr
 
 from common.clock import Clock
 from common.errors import BadInput, ConfigError, Refused, TryLater
+from macro_ingestor import schedule
 from macro_ingestor.chains import GAS_CADENCE_S
 from macro_ingestor.configured import Configured, configure
 from macro_ingestor.desk import Desk, Known
 from macro_ingestor.door import Door, DoorLimits, QuotaSpent
+from macro_ingestor.ledger import Written
+from macro_ingestor.passes import Passes
 from macro_ingestor.pulling import Puller
 from macro_ingestor.readings import COLUMNS, DAY_S, SLOT_COLUMNS
 from macro_ingestor.settings import MacroSettings
@@ -297,3 +304,32 @@ async def test_what_is_told_of_a_quota_is_not_older_than_a_pull() -> None:
         clock.at_s += 60
         assert await puller.pull(SLOT_COLUMNS, clock.at_s) == 0
         assert puller.spent == spent
+
+
+async def test_jobs_of_the_schedule_run_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they wake what waits in it: a thread must not."""
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.05)
+    monkeypatch.setattr(schedule, "plan_triggers", lambda *_: dict.fromkeys(("quarter", "day"), DateTrigger(soon)))
+    passes = Passes(MagicMock(), MagicMock(), MagicMock(), Clock(), MagicMock())
+    played, threads = list[tuple[bool, bool]](), set[int]()
+    both = asyncio.Event()
+
+    async def play(quarter: bool, day: bool) -> Written:
+        played.append((quarter, day))
+        if len(played) > 1 and [any(asked) for asked in zip(*played[1:], strict=True)] == [True, True]:
+            both.set()
+        return Written()
+
+    def tell(ask: Callable[[], None]) -> Callable[[], None]:
+        return lambda: threads.add(threading.get_ident()) or ask()
+
+    monkeypatch.setattr(passes, "play", play)
+    running = asyncio.create_task(passes.run())
+    end = schedule.start_schedule(tell(passes.ask_quarter), tell(passes.ask_day), "00:20")
+    try:
+        await asyncio.wait_for(both.wait(), 5)
+    finally:
+        end()
+        running.cancel()
+    assert played[0] == (True, True)  # at the start
+    assert threads == {threading.get_ident()}
