@@ -24,12 +24,12 @@ class Circuit(msgspec.Struct, frozen=True):
     error: str = ""
 
     def is_open(self, now_s: int) -> bool:
-        """Is the provider to be left alone?"""
-        return now_s < self.open_until
+        """Is the provider to be left alone? A later end than any pause's was written while our clock was ahead."""
+        return now_s < self.open_until <= now_s + HINT_MAX_S
 
     def is_failing(self, now_s: int) -> bool:
         """Did the last call fail? An old failure of one that nobody needed since says nothing any more."""
-        return self.failures > 0 and now_s < self.open_until + ASKED_WITHIN_S
+        return self.failures > 0 and now_s - ASKED_WITHIN_S < self.open_until <= now_s + HINT_MAX_S
 
     def is_on_trial(self) -> bool:
         """Did the last call fail, so that the next one is a single try?"""

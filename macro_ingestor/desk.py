@@ -106,7 +106,8 @@ class Desk:
             if days.get(reading.as_of) != reading:
                 days[reading.as_of] = reading
                 self.changes.readings[reading.column, provider, reading.as_of] = reading
-                for old in sorted(days)[:-KEPT_MAX]:
+                # Those of the future do not crowd out what is known now: they were stored while our clock was ahead.
+                for old in sorted(day for day in days if day <= now_s + AHEAD_MAX_S)[:-KEPT_MAX]:
                     del days[old]
 
     def asked_at(self, provider: str, column: str) -> int:

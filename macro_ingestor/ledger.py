@@ -30,7 +30,7 @@ from macro_ingestor.configured import Configured
 from macro_ingestor.desk import KEPT_MAX, Changes, Desk, Known
 from macro_ingestor.quota import calls_left, hour_of, longest_window_s
 from macro_ingestor.readings import SLOT_COLUMNS, Reading
-from macro_ingestor.standing import Ask, Outcome
+from macro_ingestor.standing import AHEAD_MAX_S, Ask, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +87,10 @@ async def read_left(database: Database, providers: Iterable[Configured], now_s: 
     return {one.provider.name: calls_left(one.quotas, calls.get(one.provider.name, {}), now_s) for one in providers}
 
 
-async def load(database: Database) -> Known:
-    """What was stored last."""
+async def load(database: Database, now_s: int) -> Known:
+    """What was stored last; readings of the future, stored while our clock was ahead, would crowd out the others."""
     known = Known()
-    for r in await database.query(sql.LOAD_READINGS, KEPT_MAX):
+    for r in await database.query(sql.LOAD_READINGS, KEPT_MAX, now_s + AHEAD_MAX_S):
         reading = Reading(r["column_name"], trim_decimal(r["value"]), r["as_of"], r["source"])
         known.history.setdefault((reading.column, r["provider"]), {})[reading.as_of] = reading
     for r in await database.query(sql.LOAD_ASKS):

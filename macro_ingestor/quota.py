@@ -28,12 +28,14 @@ def hour_of(time_s: int) -> int:
 def calls_left(quotas: Iterable[Quota], calls: Mapping[int, int], now_s: int) -> int | None:
     """How many calls may be made now, by the tightest quota; None when there is none.
 
-    `calls`: calls made, by the start of their hour.
+    `calls`: calls made, by the start of their hour. Those of the future were counted while our clock was ahead: nobody
+    waits for them, but for the next hour, into which two processes' clocks may differ.
     """
     left: int | None = None
+    last = hour_of(now_s) + HOUR_S
     for quota in quotas:
         first = hour_of(now_s) - quota.window_s
-        room = max(0, quota.calls_max - sum(n for hour, n in calls.items() if hour >= first))
+        room = max(0, quota.calls_max - sum(n for hour, n in calls.items() if first <= hour <= last))
         left = room if left is None else min(left, room)
     return left
 

@@ -35,7 +35,7 @@ async def main(service: Service[MacroSettings]) -> None:
     tell_cast(cast)
     ground = await lay_ground(service, "macro_ingestor")
     database = ground.store.database
-    known: Known = await persevere(lambda: load(database))
+    known: Known = await persevere(lambda: load(database, ground.clock.wall_ms() // 1000))
     desk = Desk(cast.chains, cast.offers(), known)
     doors = open_doors(service, cast, ground)
     puller = make_puller(cast, desk, doors, ground, Mask(secret_values(settings)))

@@ -16,7 +16,7 @@ FORGET_CALLS = "DELETE FROM macro_quota WHERE provider = $1 AND hour < to_timest
 LOAD_READINGS = """
 SELECT column_name, provider, extract(epoch FROM as_of)::bigint AS as_of, value::text AS value, source
   FROM (SELECT *, row_number() OVER (PARTITION BY column_name, provider ORDER BY as_of DESC) AS place
-          FROM macro_readings) r
+          FROM macro_readings WHERE as_of <= to_timestamp($2::bigint)) r
  WHERE place <= $1
 """
 LOAD_ASKS = (

@@ -108,7 +108,7 @@ class Life:
             name: Door(one, take, self._clock, limits, WorldTransport(self._world, name))
             for name, one in cast.on.items()
         }
-        desk = Desk(cast.chains, cast.offers(), await load(database))
+        desk = Desk(cast.chains, cast.offers(), await load(database, self._clock.at_s))
         puller = Puller(desk, self._doors, lambda: self._clock.at_s, spent, bury, lambda: keep_changes(database, desk))
         self.passes = Passes(desk, puller, database, self._clock, lambda written: None)
 

@@ -209,23 +209,26 @@ async def test_a_column_that_always_fails_starves_no_other_one() -> None:
     assert len(graves) < 2 * 96 / 2
 
 
-async def test_a_clock_that_was_ahead_keeps_no_vendor_unasked() -> None:
+@pytest.mark.parametrize("first", [httpx.Response(503), httpx.Response(429, headers={"Retry-After": "86400"}), None])
+async def test_a_clock_that_was_ahead_keeps_no_vendor_unasked(first: httpx.Response | None) -> None:
+    """Neither by what was told, nor by a circuit that opened."""
     clock = TestClock()
-    graves: list[str] = []
-    prices = iter(("0.1", "0.2"))
+    begin = clock.at_s
 
     def answer(request: httpx.Request) -> httpx.Response:
-        result = {"ProposeGasPrice": next(prices)}
-        return httpx.Response(200, content=json.dumps({"status": "1", "message": "OK", "result": result}).encode())
+        return price_of("0.2") if clock.at_s < begin or first is None else first
 
     given = settings(onchain_sources="etherscan", etherscan_api_key=SecretStr("k"))
-    desk, puller = set_up(given, clock, answer, graves)
-    clock.at_s += DAY_S
-    await puller.pull(SLOT_COLUMNS, clock.at_s)
-    clock.at_s -= DAY_S
-    await puller.pull(SLOT_COLUMNS, clock.at_s)
-    reading = desk.pick("eth_gas_price", clock.at_s)
-    assert reading is not None and (reading.value, reading.as_of) == ("0.2", clock.at_s)
+    desk, puller = set_up(given, clock, answer, [])
+    for _ in range(50):
+        await puller.pull(SLOT_COLUMNS, clock.at_s)
+        clock.at_s += 2 * DAY_S
+    clock.at_s = begin - DAY_S
+    for _ in range(2):
+        clock.at_s += 900
+        await puller.pull(SLOT_COLUMNS, clock.at_s)
+        reading = desk.pick("eth_gas_price", clock.at_s)
+        assert reading is not None and reading.as_of == clock.at_s
 
 
 def price_of(text: str) -> httpx.Response:

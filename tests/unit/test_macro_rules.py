@@ -103,6 +103,17 @@ def test_a_circuit_doubles_and_obeys_hints() -> None:
     assert circuit.fail(T0, 1e9, "x").open_until == T0 + HINT_MAX_S
 
 
+def test_what_was_written_while_our_clock_was_ahead_blocks_nobody() -> None:
+    circuit = Circuit().fail(T0 + 30 * DAY_S, None, "x")
+    assert not circuit.is_open(T0) and not circuit.is_failing(T0)
+    assert circuit.is_open(T0 + 30 * DAY_S) and circuit.is_failing(T0 + 30 * DAY_S)
+    longest = Circuit().fail(T0, 1e9, "x")
+    assert longest.is_open(T0) and longest.is_open(T0 + HINT_MAX_S - 1) and not longest.is_open(T0 + HINT_MAX_S)
+    quotas, ahead = [Quota(DAY_S, 15)], hour_of(T0 + 30 * DAY_S)
+    assert [calls_left(quotas, {ahead: 15}, T0 + days * DAY_S) for days in (0, 29)] == [15, 15]
+    assert calls_left(quotas, {hour_of(T0) + HOUR_S: 15}, T0) == 0  # another process' clock may be ahead a little
+
+
 @given(
     steps=st.lists(st.integers(0, 3 * HOUR_S), max_size=120),
     quotas=st.lists(st.builds(Quota, st.sampled_from((HOUR_S, DAY_S)), st.integers(1, 15)), min_size=1, max_size=2),
