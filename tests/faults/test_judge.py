@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.conftest import Keeper
 from tests.faults.judge import Mismatch, judge_log, judge_tables
-from tests.faults.metric import judge_world_metrics
+from tests.faults.metric import judge_samples, judge_world_metrics, sampled_symbols
 from tests.faults.world import World
 from tests.message_check import MessageCheck
 
@@ -81,6 +81,25 @@ async def test_a_tampered_window_is_found(keeper: Keeper) -> None:
                 await judge_world_metrics(world, world.metric_from_s, to_s, within_s=0.3)
         finally:
             await transaction.rollback()
+
+
+async def test_a_symbol_without_samples_is_found(keeper: Keeper) -> None:
+    world = await keeper.world()
+    from_s, to_s = world.metric_from_s, world.metric_from_s + 45
+    await world.reach(lambda: world.is_whole(to_s), 40, "stored")
+    await judge_samples(world, from_s)
+    for column in ("funding", "open_interest"):
+        transaction = world.stage.con.transaction()
+        await transaction.start()
+        try:
+            await world.execute(
+                f"UPDATE metric_15s SET {column} = NULL WHERE symbol = 'BTCUSDT' AND time > to_timestamp({from_s})"
+            )
+            assert await sampled_symbols(world, from_s, to_s) == set(world.symbols) - {"BTCUSDT"}
+        finally:
+            await transaction.rollback()
+    with pytest.raises(Mismatch, match="no samples"):
+        await judge_samples(world, to_s + 3600, within_s=0.3)
 
 
 async def judge(world: World, from_s: int, to_s: int, within_s: float) -> None:
