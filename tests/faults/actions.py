@@ -49,6 +49,11 @@ async def rest_behind(world: World, by_ms: int, for_s: float) -> None:
     await world.stage.fault("rest_behind", by_ms=0)
 
 
+async def rest_late(world: World, by_s: float, for_s: float) -> None:
+    """REST behind the stream by seconds of ours, whatever the venue's speed: retries pass before it has caught up."""
+    await rest_behind(world, round(1000 * by_s * world.setup.speed), for_s)
+
+
 async def lose_at_source(world: World, symbol: str, trades: int) -> None:
     """The venue loses the next trades for good: neither streamed nor in REST."""
     spans = (await world.stage.oracle("status"))["streamed_ids"][symbol]
@@ -122,12 +127,14 @@ async def _stand_by(world: World) -> Process:
     return second
 
 
-async def outage(world: World, minutes: int, kill: bool = True) -> None:
-    """The ingestor is away while the venue goes on for a long time."""
+async def outage(world: World, minutes: int, kill: bool = True, late_s: float = 0.0, for_s: float = 0.0) -> None:
+    """The ingestor is away while the venue goes on for a long time; REST may be late for a while when it is back."""
     ingestor = world.living()
     await (ingestor.kill() if kill else ingestor.stop())
     await world.start_venue(ahead_s=60 * minutes)
-    await world.start_ingestor()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(rest_late(world, late_s, for_s))
+        group.create_task(world.start_ingestor())
 
 
 # ---- the metric ingestor
@@ -241,8 +248,8 @@ async def disk_full(world: World, for_s: float) -> None:
 ACTIONS: dict[str, Action] = {
     action.__name__: action
     for action in (
-        venue, mute, skew, rest_behind, lose_at_source, kill, stop, freeze, restart_with, twice, take_over, outage,
-        exclude, include, rabbitmq_down, postgres_down, rabbitmq_frozen, postgres_frozen, memory_alarm, postgres_slow,
-        disk_full, metric_kill, metric_freeze,
+        venue, mute, skew, rest_behind, rest_late, lose_at_source, kill, stop, freeze, restart_with, twice, take_over,
+        outage, exclude, include, rabbitmq_down, postgres_down, rabbitmq_frozen, postgres_frozen, memory_alarm,
+        postgres_slow, disk_full, metric_kill, metric_freeze,
     )
 }  # fmt: skip

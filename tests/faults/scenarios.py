@@ -14,6 +14,8 @@ WHOLE_WITHIN_S = 30.0
 ROWS_PER_S = 3_000
 FAILOVER_S = 18.0
 """At speed 10 long enough for the fallback to give a whole minute."""
+REST_AGAIN_S = 10.0
+"""A REST side that is behind the stream is asked again at least so often."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,12 @@ def rest_faults(window_s: float) -> list[Scenario]:
         scenario("REST slow", venue(0, "rest_slow", for_s=window_s, by_s=2.0), cut, hits="rest socket", proof=gaps),
         scenario("REST behind", (0, "rest_behind", {"by_ms": 20_000, "for_s": window_s}), cut, hits="rest socket",
                  proof=gaps),
+        # Longer than all tries of a gap would take, and with a symbol that begins meanwhile.
+        scenario("REST late for longer than three tries", cut, (0, "rest_late", {"by_s": 20, "for_s": 14 + window_s}),
+                 (1.5, "exclude", {"symbol": "SOLUSDT"}), (3.5, "include", {"symbol": "SOLUSDT"}),
+                 hits="rest socket registry", extra_s=REST_AGAIN_S, proof=gaps),
+        scenario("REST late after 25 minutes away", (0, "outage", {"minutes": 25, "late_s": 20, "for_s": 3 + window_s}),
+                 hits="ingestor source socket rest frames clock", extra_s=REST_AGAIN_S, proof=gaps),
         scenario("REST budget spent", (0, "restart_with", {"rest_weight_per_min": 40}),
                  venue(4, "cut", for_s=1), venue(8, "cut", for_s=1), hits="rest socket ingestor", extra_s=135,
                  proof=gaps),

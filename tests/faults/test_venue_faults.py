@@ -14,7 +14,9 @@ SCENARIOS = [
         "cut", "silent socket", "stalled symbol", "muted stream", "muted cadence", "lost frames", "frames out of order",
         "broken frames", "oversized frame", "lost at the source",
     ),
-    *pick(rest_faults(2), "REST 418"),
+    *pick(
+        rest_faults(2), "REST 418", "REST late for longer than three tries", "REST late after 25 minutes away",
+    ),
 ]  # fmt: skip
 
 
