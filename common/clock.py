@@ -17,11 +17,12 @@ class Clock:
         if rate <= 0:
             raise ValueError(f"clock rate must be positive, not {rate}")
         self.rate = rate
-        self._offset_ms = round(offset_s * 1000)
+        # For what has to keep this clock's time without asking it: a scheduler.
+        self.offset_ms = round(offset_s * 1000)
 
     def wall_ms(self) -> int:
         """Epoch milliseconds by this machine, corrected by the offset; never a base for deciding about venue data."""
-        return time.time_ns() // 1_000_000 + self._offset_ms
+        return time.time_ns() // 1_000_000 + self.offset_ms
 
     def monotonic_s(self) -> float:
         """Seconds that never jump; only differences mean something."""

@@ -47,7 +47,7 @@ async def main(service: Service[MacroSettings]) -> None:
     passes = Passes(desk, puller, database, ground.clock, committed)
     watch_macro(service, ground, desk, puller, passes, doors)
     service.spawn("passes", passes.run())
-    end_schedule = start_schedule(passes.ask_quarter, passes.ask_day, settings.daily_at)
+    end_schedule = start_schedule(passes.ask_quarter, passes.ask_day, settings.daily_at, ground.clock)
 
     async def end() -> None:
         end_schedule()

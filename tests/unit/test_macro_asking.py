@@ -328,7 +328,7 @@ async def test_jobs_of_the_schedule_run_in_the_loop(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(passes, "play", play)
     running = asyncio.create_task(passes.run())
-    end = schedule.start_schedule(tell(passes.ask_quarter), tell(passes.ask_day), "00:20")
+    end = schedule.start_schedule(tell(passes.ask_quarter), tell(passes.ask_day), "00:20", Clock())
     try:
         await asyncio.wait_for(both.wait(), 5)
     finally:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
+from common.clock import Clock
 from common.contracts import MacroDayRow, MacroSlotRow, macro_day_message, macro_slot_message
 from common.errors import ConfigError
 from macro_ingestor.chains import build_chains, offer_day, offer_gas, order_sources, read_chains
@@ -253,10 +254,23 @@ def test_what_is_told_of_the_future_or_not_asked_for_is_left_out() -> None:
 
 def test_the_schedule_is_four_times_an_hour_and_once_a_day() -> None:
     at = dt.datetime(2026, 9, 28, 10, 1, tzinfo=dt.UTC)
-    triggers = plan_triggers("00:20")
+    triggers = plan_triggers("00:20", Clock())
     found: list[str] = []
     for _ in range(5):
         at = triggers["quarter"].get_next_fire_time(None, at + dt.timedelta(seconds=1))
         found.append(f"{at:%H:%M:%S}")
     assert found == ["10:15:00", "10:30:00", "10:45:00", "11:00:00", "11:15:00"]
     assert triggers["day"].get_next_fire_time(None, at) == dt.datetime(2026, 9, 29, 0, 20, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize("offset_s", [0.0, -5.0, 5.0, -0.0004, 3605.5, -3605.5])
+def test_the_schedule_is_by_our_clock_as_the_slots_are(offset_s: float) -> None:
+    """Or a machine whose clock is ahead would write every row under the quarter before."""
+    clock, fire = Clock(offset_s=offset_s), dt.datetime(2026, 9, 28, 10, 7, tzinfo=dt.UTC)
+    triggers, fired = plan_triggers("00:20", clock), None
+    for _ in range(8):
+        fired = fire = triggers["quarter"].get_next_fire_time(fired, fire + dt.timedelta(seconds=1))
+        ours_ms = round(fire.timestamp() * 1000) + clock.offset_ms
+        assert slot_of(ours_ms // 1000) * 1000 == ours_ms
+    ours = triggers["day"].get_next_fire_time(None, fire) + dt.timedelta(milliseconds=clock.offset_ms)
+    assert (ours.hour, ours.minute, ours.second) == (0, 20, 0)
