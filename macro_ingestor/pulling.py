@@ -86,7 +86,8 @@ class Puller:
             readings = await door.configured.provider.fetch(door, group, desk.since_s(name, group, now_s))
         except Refused as error:
             log.warning("provider refuses", extra={"provider": name, "columns": list(group), "error": str(error)})
-            desk.note_ask(name, group, Ask(asked_at, Outcome.REFUSED, self._words(error)))
+            if len(group) == 1:  # a group's refusal is about one of its columns, and nobody knows which
+                desk.note_ask(name, group, Ask(asked_at, Outcome.REFUSED, self._words(error)))
             desk.note_circuit(name, desk.circuit(name).succeed())
             return Outcome.REFUSED
         except (TryLater, BadInput) as error:

@@ -15,6 +15,7 @@ from apscheduler.triggers.date import DateTrigger
 from pydantic import SecretStr
 
 from common.clock import Clock
+from common.contracts import format_time
 from common.errors import BadInput, ConfigError, Refused, TryLater
 from macro_ingestor import schedule
 from macro_ingestor.chains import GAS_CADENCE_S
@@ -26,6 +27,7 @@ from macro_ingestor.passes import Passes
 from macro_ingestor.pulling import Puller
 from macro_ingestor.readings import COLUMNS, DAY_S, SLOT_COLUMNS
 from macro_ingestor.settings import MacroSettings
+from macro_ingestor.standing import Outcome
 
 T0 = 1_790_553_600  # a midnight
 Answering = Callable[[httpx.Request], httpx.Response]
@@ -336,3 +338,30 @@ async def test_jobs_of_the_schedule_run_in_the_loop(monkeypatch: pytest.MonkeyPa
         running.cancel()
     assert played[0] == (True, True)  # at the start
     assert threads == {threading.get_ident()}
+
+
+async def test_one_forbidden_metric_and_a_429_keep_no_other_column_waiting() -> None:
+    """A refused group is asked one by one; what ends that early must not leave the group's refusal behind."""
+    clock, begin, asked = TestClock(), TestClock().at_s, list[tuple[int, str]]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        metrics, assets = request.url.params["metrics"].split(","), request.url.params["assets"].split(",")
+        asked.append((clock.at_s - begin, request.url.params["metrics"]))
+        if "SplyExNtv" in metrics:
+            return httpx.Response(403, content=b'{"error":{"type":"forbidden","message":"SplyExNtv"}}')
+        if clock.at_s < begin + 600:
+            return httpx.Response(429)
+        day = format_time(clock.at_s // DAY_S * DAY_S - DAY_S)
+        rows = [{"asset": asset, "time": day, **dict.fromkeys(metrics, "2")} for asset in assets]
+        return httpx.Response(200, content=json.dumps({"data": rows}).encode())
+
+    desk, puller = set_up(settings(onchain_sources="coinmetrics"), clock, answer, [])
+    told: list[set[str]] = []
+    for _ in range(3):
+        await puller.pull(SLOT_COLUMNS, clock.at_s)
+        told.append({column for column in SLOT_COLUMNS if desk.pick(column, clock.at_s) is not None})
+        clock.at_s += 900
+    assert told == [set(), {"btc_ex_netflow", "eth_ex_netflow"}, {"btc_ex_netflow", "eth_ex_netflow"}]
+    refused = {column for (_, column), ask in desk.known.asks.items() if ask.outcome is Outcome.REFUSED}
+    assert refused == {"btc_ex_reserve_pct"}
+    assert sum("SplyExNtv" in metrics for _, metrics in asked) <= 3  # and then for six hours not at all
