@@ -6,6 +6,8 @@ through, and its end closes the circuit or opens it for twice as long.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 FIRST_S = 60
@@ -38,7 +40,8 @@ class Circuit(msgspec.Struct, frozen=True):
     def fail(self, now_s: int, hint_s: float | None, error: str) -> Circuit:
         """After a failure; `hint_s` is the pause that the vendor asked for (Retry-After)."""
         own_s = min(MAX_S, FIRST_S * 2 ** min(self.failures, 20))
-        pause_s = own_s if hint_s is None else min(HINT_MAX_S, max(1, round(hint_s)))
+        # Up, and a second more, which our time in whole ones has lost: never earlier than the vendor asked for.
+        pause_s = own_s if hint_s is None else min(HINT_MAX_S, math.ceil(max(0.0, min(HINT_MAX_S, hint_s))) + 1)
         return Circuit(self.failures + 1, now_s + pause_s, error)
 
     def succeed(self) -> Circuit:

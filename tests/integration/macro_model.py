@@ -148,9 +148,9 @@ class Model:
             return "refused"
         failures = self.circuits.get(vendor, (0, 0))[0]
         pause = min(4 * HOUR, 60 * 2**failures)
-        pause = pause if hint is None else hint
+        pause = pause if hint is None else hint + 1  # never earlier than asked for, and our time has whole seconds
         if how == "limit" and vendor == "etherscan":
-            pause = 5
+            pause = 5 + 1
         self.circuits[vendor] = (failures + 1, now + pause)
         return "failing"
 

@@ -99,8 +99,10 @@ def test_a_circuit_doubles_and_obeys_hints() -> None:
     assert pauses[:4] == [60, 120, 240, 480] and pauses[-1] == MAX_S
     assert circuit.is_on_trial() and circuit.is_open(T0) and not circuit.is_open(T0 + MAX_S)
     assert circuit.succeed() == Circuit()
-    assert circuit.fail(T0, 7.4, "x").open_until == T0 + 7
     assert circuit.fail(T0, 0.0, "x").open_until == T0 + 1
+    for hint_s in (0.1, 1.0, 2.5, 900.0):  # not a moment early, though a failure at :59.95 is one of :59
+        pause_s = circuit.fail(T0, hint_s, "x").open_until - (T0 + 0.95)
+        assert hint_s <= pause_s < hint_s + 2
     assert circuit.fail(T0, 1e9, "x").open_until == T0 + HINT_MAX_S
 
 
