@@ -14,7 +14,7 @@ import msgspec
 from common.clock import Clock
 from common.contracts import format_time
 from common.database import Database
-from common.errors import TradingBusError
+from common.errors import Refused, TradingBusError
 from common.redact import Mask
 from common.settings import load_settings, secret_values
 from macro_ingestor.configured import Cast, Configured, configure
@@ -28,6 +28,8 @@ from ops.status import quiet_logs
 
 _EPILOG = "\b\nExamples:\n  trading-bus macro check\n  trading-bus macro check --provider etherscan --json"
 _WIDTHS = (12, 19, 24, 21, 22, 9)
+_Said = tuple[Reading | None, float, str]
+"""The newest reading, how long it took, and what went wrong."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -54,6 +56,7 @@ def macro() -> None:
 def check(only: tuple[str, ...], as_json: bool) -> None:
     """Call every configured provider once, with the environment of the macro ingestor, and print what it says.
 
+    As the service does, it asks a vendor that refuses several columns at once for each of them alone.
     A line per column: value, the vendor's own time, source, how long it took, and how many calls are left. The calls
     count against the same quotas as the service's; nothing is written but that. Exit code 1 when a provider fails.
     """
@@ -105,26 +108,39 @@ async def _ask(one: Configured, settings: MacroSettings, database: Database, clo
     name, now_s = one.provider.name, clock.wall_ms() // 1000
     columns = [offer.column for offer in one.offers]
     groups = [columns] if one.provider.together else [[column] for column in columns]
-    found: dict[str, tuple[Reading | None, float, str]] = {}
+    found: dict[str, _Said] = {}
     try:
-        for group in groups:
-            since_s = min(offer.since_s(now_s) for offer in one.offers if offer.column in group)
-            began_s = time.monotonic()
-            readings: list[Reading] = []
-            error = ""
+        while groups:
+            group = groups.pop(0)
             try:
-                readings = await one.provider.fetch(door, group, since_s)
-            except TradingBusError as failure:
-                error = mask.hide(" ".join(str(failure).split()))
-            took_s = time.monotonic() - began_s
-            for offer in (offer for offer in one.offers if offer.column in group):
-                mine = [r for r in readings if r.column == offer.column and is_settled(r, offer, now_s + 1)]
-                newest = max(mine, key=lambda r: r.as_of, default=None)
-                found[offer.column] = (newest, took_s, error or ("" if newest else "no value"))
+                found |= await _ask_group(one, door, group, now_s, mask)
+            except Refused:
+                groups = [[column] for column in group]  # one forbidden metric fails the whole request
         left = (await read_left(database, [one], clock.wall_ms() // 1000))[name]
     finally:
         await door.close()
     return [_line(name, column, *found[column], left) for column in columns]
+
+
+async def _ask_group(one: Configured, door: Door, group: Sequence[str], now_s: int, mask: Mask) -> dict[str, _Said]:
+    """What a call for these columns tells of each; raises Refused where asking each alone may tell more."""
+    offers = [offer for offer in one.offers if offer.column in group]
+    began_s = time.monotonic()
+    readings: list[Reading] = []
+    error = ""
+    try:
+        readings = await one.provider.fetch(door, group, min(offer.since_s(now_s) for offer in offers))
+    except TradingBusError as failure:
+        if isinstance(failure, Refused) and len(group) > 1:
+            raise
+        error = mask.hide(" ".join(str(failure).split()))
+    took_s = time.monotonic() - began_s
+    found: dict[str, _Said] = {}
+    for offer in offers:
+        mine = [r for r in readings if r.column == offer.column and is_settled(r, offer, now_s + 1)]
+        newest = max(mine, key=lambda r: r.as_of, default=None)
+        found[offer.column] = (newest, took_s, error or ("" if newest else "no value"))
+    return found
 
 
 def _line(name: str, column: str, reading: Reading | None, took_s: float, error: str, left: int | None) -> Line:

@@ -4,7 +4,8 @@
     POST /_fault {"kind": "macro", "vendor": "*", "how": "status", "status": 429, "retry_after_s": 5, "for_s": 30}
 
 `how`: status, error and limit (the vendor's own way, mostly inside HTTP 200), garbage, html, cut, empty, stuck, clear;
-instead of it `lag_s` (how late it publishes) or `quota` (calls in 24 hours).
+instead of it `lag_s` (how late it publishes), `quota` (calls in 24 hours) or `forbid` (a metric of Coin Metrics that no
+call may name, until clear).
 """
 
 from __future__ import annotations

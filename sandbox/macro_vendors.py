@@ -104,6 +104,8 @@ def _glassnode(world: MacroWorld, ask: Ask) -> Answer:
 
 def _coinmetrics(world: MacroWorld, ask: Ask) -> Answer:
     metrics = ask.query["metrics"].split(",")
+    for metric in world.forbidden.intersection(metrics):
+        return _error(403, {"error": {"type": "forbidden", "message": f"Requested metric '{metric}' is not available"}})
     days = world.days("coinmetrics", _since(ask.query.get("start_time")))
     rows: list[dict[str, object]] = []
     for asset in ask.query["assets"].split(","):

@@ -47,6 +47,8 @@ class MacroWorld:
     lags_s: dict[str, int] = field(default_factory=lambda: dict(LAGS_S))
     quotas: dict[str, int] = field(default_factory=lambda: dict[str, int]())
     troubles: list[Trouble] = field(default_factory=lambda: list[Trouble]())
+    forbidden: set[str] = field(default_factory=lambda: set[str]())
+    """Metrics that fail the whole call."""
     calls: Counter[str] = field(default_factory=lambda: Counter[str]())
     beyond_quota: Counter[str] = field(default_factory=lambda: Counter[str]())
     called_s: dict[str, list[float]] = field(default_factory=lambda: dict[str, list[float]]())
@@ -129,7 +131,7 @@ class MacroWorld:
         return value
 
     def disturb(self, args: dict[str, Any]) -> None:
-        """A fault: vendor (* for all), how, for_s, status, retry_after_s; lag_s or quota instead of how.
+        """A fault: vendor (* for all), how, for_s, status, retry_after_s; lag_s, quota or forbid instead of how.
 
         Raises ValueError when it makes no sense.
         """
@@ -140,7 +142,10 @@ class MacroWorld:
             self.lags_s[vendor] = int(args["lag_s"])
         elif "quota" in args:
             self.quotas[vendor] = int(args["quota"])
+        elif "forbid" in args:
+            self.forbidden.add(str(args["forbid"]))
         elif how == "clear":
+            self.forbidden.clear()
             self.troubles = [t for t in self.troubles if vendor not in ("*", t.vendor)]
         elif how in HOWS:
             until_s = self.now_s() + float(args.get("for_s", 1e12))

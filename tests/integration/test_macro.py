@@ -130,12 +130,17 @@ async def test_check_asks_everybody_once_and_wrong_settings_end_it(stage: Stage)
     async with Sandbox(Config(symbols=("BTCUSDT",))) as venue:
         env = environment(stage, venue.port)
         venue.fault("macro", vendor="jsonrpc", how="limit")
+        venue.fault("macro", vendor="coinmetrics", forbid="SplyExNtv")
         cli = ("-c", "from ops.cli import main; main()", "macro", "check")
         code, text = await ended(stage, *cli, **env)
         assert code == 1 and "jsonrpc: -32005: limit exceeded" in text and "Traceback" not in text, text
         lines = {tuple(line.split()[:2]): line for line in text.splitlines()}
         assert lines["glassnode", "mvrv"].split()[-2:] == ["ms", "41"], text
         assert lines["bgeometrics", "asopr"].endswith(" 7") and lines["coinmetrics", "mvrv"].endswith("no limit")
+        # One forbidden metric fails the call for all columns, and only its own column where each is asked alone.
+        assert [line for pair, line in lines.items() if "forbidden" in line or "403" in line] == [
+            lines["coinmetrics", "btc_ex_reserve_pct"]
+        ], text
         assert "off: DUNE_API_KEY is not set" in text and "secret" not in text
         code, text = await ended(stage, *cli, "--provider", "etherscan", "--json", **env)
         (line,) = json.loads(text)
