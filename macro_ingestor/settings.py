@@ -63,7 +63,7 @@ class MacroSettings(ServiceSettings):
     retry_max_s: float = Field(default=5.0, gt=0, le=60)
     answer_bytes_max: int = Field(default=8 * 2**20, ge=1_000)
 
-    # time: of the daily pull, UTC; what is not published by then is asked for in the quarters after it
+    # time: of the daily pull, UTC; like any quarter's it asks for what is due by then, and for nothing else
     daily_at: str = Field(default="00:20", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
 
     @field_validator("onchain_sources")

@@ -25,7 +25,7 @@ from macro_ingestor.door import Door, DoorLimits, QuotaSpent
 from macro_ingestor.ledger import Written
 from macro_ingestor.passes import Passes
 from macro_ingestor.pulling import Puller
-from macro_ingestor.readings import COLUMNS, DAY_S, SLOT_COLUMNS
+from macro_ingestor.readings import COLUMNS, DAY_COLUMNS, DAY_S, SLOT_COLUMNS
 from macro_ingestor.settings import MacroSettings
 from macro_ingestor.standing import Outcome
 
@@ -365,3 +365,24 @@ async def test_one_forbidden_metric_and_a_429_keep_no_other_column_waiting() -> 
     refused = {column for (_, column), ask in desk.known.asks.items() if ask.outcome is Outcome.REFUSED}
     assert refused == {"btc_ex_reserve_pct"}
     assert sum("SplyExNtv" in metrics for _, metrics in asked) <= 3  # and then for six hours not at all
+
+
+async def test_a_trailing_week_of_a_daily_column_is_asked_for_once_a_day() -> None:
+    """With the value that is due: revised days cost no calls of their own."""
+    clock, begin, asked = TestClock(), TestClock().at_s, list[tuple[int, str]]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        since_s = int(request.url.params["s"])
+        assert clock.at_s - since_s > 8 * DAY_S
+        asked.append(((clock.at_s - T0) // DAY_S, request.url.path))
+        days = range(-(-since_s // DAY_S) * DAY_S, clock.at_s - DAY_S - 1800, DAY_S)
+        return httpx.Response(200, content=json.dumps([{"t": day, "v": 1.5} for day in days]).encode())
+
+    given = settings(onchain_sources="glassnode,coinmetrics,bgeometrics", glassnode_api_key=SecretStr("k"))
+    _, puller = set_up(given, clock, answer, [])
+    for quarter in range(10 * 96 - 8):  # up to a midnight
+        clock.at_s = begin + 900 * quarter
+        await puller.pull(DAY_COLUMNS, clock.at_s)
+    paths = {path for _, path in asked}
+    assert len(paths) == len(DAY_COLUMNS)
+    assert sorted(asked) == sorted((day, path) for day in range(10) for path in paths)
