@@ -10,7 +10,7 @@ import pytest
 
 from ops.servers_private import PrivateServers
 from tests.servers import fresh_database, fresh_vhost
-from tests.stage import Stage, open_stage, publish_symbol_events, write_registry
+from tests.stage import Process, Stage, open_stage, publish_symbol_events, write_registry
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"]
 MARKET = ("--symbols", ",".join(SYMBOLS), "--rate", "20", "--history", "120", "--speed", "10")
@@ -31,6 +31,22 @@ async def test_first_subscription_stores_what_the_venue_had(stage: Stage) -> Non
     assert counts["bars"] >= 4 * 100
     assert counts["incomplete"] == 0
     assert await ingestor.stop() == 0
+
+
+async def test_a_first_subscription_waits_for_a_venue_whose_rest_side_is_behind(stage: Stage) -> None:
+    await stage.start_venue(*MARKET)
+    await stage.fault("rest_behind", by_ms=70_000)  # the last minute before any start is not whole there
+    ingestor = await stage.start_ingestor(symbols=",".join(SYMBOLS), clock_rate=10)
+    await stage.until(lambda: _told_behind(ingestor), 20, "every symbol waits")
+    assert await stage.count("raw_bars") == 0
+    await stage.fault("rest_behind", by_ms=0)
+    end_s = await stage.venue_s() + 80
+    await stage.settle(SYMBOLS, end_s)
+    assert (await stage.judge(SYMBOLS, end_s))["incomplete"] == 0
+
+
+async def _told_behind(ingestor: Process) -> bool:
+    return ingestor.log.read_text().count("REST side is behind") == len(SYMBOLS)
 
 
 async def test_a_cut_and_lost_frames_heal(stage: Stage) -> None:
