@@ -226,6 +226,45 @@ async def test_a_429_opens_the_circuit_and_one_try_closes_it(ts_dsn: str, tmp_pa
         await con.close()
 
 
+async def test_a_clock_that_was_ahead_is_forgotten_by_a_restart(ts_dsn: str, tmp_path: Path) -> None:
+    """Calls, a circuit and more readings than are kept were stored for days that have not come."""
+    clock = WorldClock()
+    world = MacroWorld(10, lambda: clock.at_s)
+    life = Life(make_settings(ts_dsn, tmp_path, glassnode=True, etherscan_calls_per_day=50), world, clock)
+    con = await asyncpg.connect(ts_dsn)
+    try:
+        await life.start()
+        clock.at_s = before = START + 6 * 3600 - 900
+        await life.passes.play(True, False)
+        clock.at_s = START + 30 * DAY_S
+        for _ in range(50):  # the whole quota, and more readings than are kept
+            clock.at_s += 900
+            await life.passes.play(True, False)
+        world.disturb({"vendor": "glassnode", "how": "status", "status": 429, "retry_after_s": 40_000, "for_s": 86_400})
+        clock.at_s += DAY_S // 2
+        await life.passes.play(True, False)
+        clock.at_s = START + 6 * 3600
+        await life.end()
+        await life.start()
+        for vendor in ("etherscan", "jsonrpc", "goldrush"):
+            world.disturb({"vendor": vendor, "how": "status", "status": 503, "for_s": 60})
+        calls = world.calls["etherscan"], world.calls["glassnode"]
+        told: list[str] = []
+        for _ in range(2):
+            await life.passes.play(True, True)
+            row = await con.fetchrow("SELECT * FROM macro_onchain_15m WHERE time = to_timestamp($1)", clock.at_s)
+            assert json.loads(row["source"])["eth_gas_price"] == "etherscan"
+            told.append(json.loads(row["as_of"])["eth_gas_price"])
+            clock.at_s += 900
+        assert told == [format_time(before), format_time(before + 2 * 900)]
+        clock.at_s = START + DAY_S + 7200  # its next values are due
+        await life.passes.play(True, True)
+        assert world.calls["etherscan"] > calls[0] and world.calls["glassnode"] > calls[1]
+    finally:
+        await life.end()
+        await con.close()
+
+
 async def test_a_crash_amid_a_pull_costs_one_call(ts_dsn: str, tmp_path: Path) -> None:
     """What vendors had told before it is stored, and they are not asked for it again."""
     clock = WorldClock()
