@@ -169,7 +169,7 @@ class Repairer:
         if fields is not None:
             log.warning("venue's REST side is behind its stream", extra=fields)
         waited_s = self._clock.real_s((series.watermark_ms - since_ms) / 1000)
-        return min(max(self.behind_s, waited_s / 2), self.behind_max_s)
+        return min(max(self.behind_s, waited_s), self.behind_max_s)
 
     async def _drive(self, series: Series, asking: Generator[Ask, Answer, _T]) -> _T:
         try:
