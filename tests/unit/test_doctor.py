@@ -46,10 +46,10 @@ def test_rights_of_all_services_are_asked_for_together() -> None:
 
 
 def test_missing_rights_are_told_by_table() -> None:
-    lacking = [(f"t{i}", right) for i in range(7) for right in ("INSERT", "UPDATE")]
+    lacking = [(f"t{i}", right) for i in range(8) for right in ("INSERT", "UPDATE")]
     seen = judge.judge_rights(lacking, None).seen
     assert seen.startswith("missing: INSERT, UPDATE on t0; INSERT, UPDATE on t1;")
-    assert seen.endswith("on t4; and on 2 more tables")
+    assert seen.endswith("on t5; and on 2 more tables")
 
 
 def test_good_settings_are_one_line() -> None:
