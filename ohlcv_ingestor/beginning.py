@@ -52,10 +52,25 @@ def begin_symbol(
     # At least a tenth of the page lies after the start.
     history_s = min(history_s, 60 * PAGE * 9 // 10)
     klines = (yield AskKlines("1m", from_s - history_s, from_s - history_s + 60 * PAGE)).klines
-    if not _reaches(klines, from_s, newest) and (newest is None or behind_s <= QUIET_AFTER_S):
-        return NoStart.BEHIND
+    if not _reaches(klines, from_s, newest):
+        if newest is None or behind_s <= QUIET_AFTER_S:
+            return NoStart.BEHIND
+        # Believed to be quiet, and not proven: all after the last candle shown is asked for like any other gap.
+        shown_s = _shown_to(klines, from_s, newest)
+        if shown_s < from_s:
+            since = (yield AskTrades(start_ms=1000 * shown_s, limit=1)).trades
+            from_s, first_id = shown_s, since[0].id if since else newest.id + 1
     history = [k for k in klines if k.open_s < from_s]
     return Start(first_id, from_s, history[-1].close if history else None, history)
+
+
+def _shown_to(klines: list[Kline], from_s: int, newest: Trade) -> int:
+    """Opening of the last candle before `from_s` that may still be open, or that lacks the `newest` trade."""
+    if not klines:
+        return from_s
+    traded = [k.open_s for k in klines if k.n]
+    lacks = klines[-1].open_s >= from_s and traded
+    return min(from_s, klines[-1].open_s, *((traded[-1], minute_of(newest.time_ms // 1000)) if lacks else ()))
 
 
 def _reaches(klines: list[Kline], from_s: int, newest: Trade | None) -> bool:

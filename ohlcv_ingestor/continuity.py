@@ -68,7 +68,7 @@ class Continuity:
         for gap in self.gaps:
             gap.due_ms = None  # a hole that might still have settled by itself is written at once
         if self.tail is not None:
-            self.tail.probe_ms = None
+            self.tail.probe_ms = self.tail.behind_ms = None  # how far REST was behind says nothing of the new time
             return
         self.tail = Gap(self.next_id, None, at_ms, None, reason, prev_last=self.last_raw)
         self._open(self.tail)

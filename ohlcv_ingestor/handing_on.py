@@ -127,6 +127,7 @@ class Handover:
         if self._fallback_s is None or self._fallback_s[1] >= self._closed_s:
             return
         (from_s, last_s), self._fallback_s = self._fallback_s, None
+        from_s = max(from_s, self.start[1])  # before a first subscription's start we have no seconds
         for gap in sorted(self._ids.gaps, key=lambda g: g.from_ms):
             self._clear_between(from_s, min(last_s, gap.from_ms // 1000 - 1), batch)
             from_s = max(from_s, self._closed_s if gap.to_ms is None else gap.to_ms // 1000 + 1)

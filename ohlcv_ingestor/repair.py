@@ -48,11 +48,16 @@ class AskTrades:
 
 @dataclass(frozen=True)
 class AskKlines:
-    """Klines that open in [from_s, to_s), at most a page; the last one may still be open."""
+    """Klines that open in [from_s, to_s), at most `limit`; the last one may still be open.
+
+    `background`: a long repair, which leaves half of the budget to what is waited for.
+    """
 
     interval: str
     from_s: int
     to_s: int
+    limit: int = PAGE
+    background: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ def _probe(series: Series, gap: Gap) -> Generator[Ask, Answer, bool]:
     while gap is ids.tail and gap.probe_ms is not None and ids.next_id is not None:
         # Asked for before the trades: what these lack was then not traded.
         since_s = -(-gap.probe_ms // 1000)
-        shown = bool((yield AskKlines("1s", since_s, since_s + PAGE)).klines)
+        shown = bool((yield AskKlines("1s", since_s, since_s + PAGE, limit=1)).klines)
         back = gap.prev_last is None and ids.next_id == gap.from_id and gap.from_id > 0
         page = (yield AskTrades(from_id=ids.next_id - 1 if back else ids.next_id)).trades
         _note_previous(gap, page)
@@ -180,7 +185,7 @@ def _by_klines(series: Series, gap: Gap, limits: RepairLimits) -> Generator[Ask,
     at = from_s + 1
     while at < to_s:
         end = min(to_s, minute_of(at) + 960)
-        klines += (yield AskKlines("1s", at, end)).klines
+        klines += (yield AskKlines("1s", at, end, background=True)).klines
         at = end
     total += sum(k.n for k in klines)
     total += yield from _last_second(series, gap, to_s)

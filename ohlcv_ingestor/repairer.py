@@ -34,6 +34,7 @@ class Repairer:
     again_s = (1.0, 3.0, 9.0)
     away_s = 2.0
     behind_s, behind_max_s = 1.0, 10.0
+    forget_behind_s = 3600.0
     refused_s = 60.0
     no_trade_yet_s = 10.0
 
@@ -55,6 +56,7 @@ class Repairer:
         self._due: dict[Gap | Series, float] = {}
         self._busy: set[Gap | Series] = set()
         self._untraded: set[Series] = set()
+        self._behind: dict[Gap | Series, float] = {}
 
     async def run(self) -> None:
         """Repair for ever."""
@@ -62,6 +64,7 @@ class Repairer:
             while True:
                 now_s = self._clock.monotonic_s()
                 self._due = {job: due_s for job, due_s in self._due.items() if due_s > now_s}
+                self._behind = {job: s for job, s in self._behind.items() if now_s - s < self.forget_behind_s}
                 for series in list(self._series()):
                     for job in self._jobs(series):
                         if job in self._busy or (job in self._due and not self._first_trade_came(job)):
@@ -107,6 +110,8 @@ class Repairer:
             self._busy.discard(job)
             if wait_s:
                 self._due[job] = self._clock.monotonic_s() + wait_s
+            else:
+                self._behind.pop(job, None)
 
     def _places_for(self, job: Gap | Series) -> asyncio.Semaphore:
         long = isinstance(job, Gap) and job.missing_ids() > self._limits.repair_ids_max
@@ -129,7 +134,7 @@ class Repairer:
             "status": gap.status, "tries": gap.tries, "restored": gap.restored_n, "missing": gap.missing_ids(),
         }  # fmt: skip
         if not over and gap.behind_ms is not None:
-            return self._wait_behind(series, gap.behind_ms, None if known_behind else fields)
+            return self._wait_behind(gap, None if known_behind else fields)
         if not over:
             log.info("gap not filled yet", extra=fields)
             return self.again_s[min(gap.tries, len(self.again_s)) - 1]
@@ -159,17 +164,20 @@ class Repairer:
         if start is NoStart.BEHIND:
             series.behind_ms = series.watermark_ms if behind_ms is None else behind_ms
             fields = {"symbol": series.stream.symbol, "from_s": from_s}
-            return self._wait_behind(series, series.behind_ms, fields if behind_ms is None else None)
+            return self._wait_behind(series, fields if behind_ms is None else None)
         self._begin(series, start)
         log.info("symbol begun", extra={"symbol": series.stream.symbol, "from_id": start.first_id})
         return 0.0
 
-    def _wait_behind(self, series: Series, since_ms: int, fields: Mapping[str, object] | None) -> float:
-        """How long to wait for a REST side that is behind the stream since this watermark; `fields`: to be told."""
+    def _wait_behind(self, job: Gap | Series, fields: Mapping[str, object] | None) -> float:
+        """How long to wait for a REST side that is behind the stream: as long again; `fields`: to be told.
+
+        By our own clock: the watermark stands while the fallback speaks.
+        """
         if fields is not None:
             log.warning("venue's REST side is behind its stream", extra=fields)
-        waited_s = self._clock.real_s((series.watermark_ms - since_ms) / 1000)
-        return min(max(self.behind_s, waited_s), self.behind_max_s)
+        now_s = self._clock.monotonic_s()
+        return min(max(self.behind_s, now_s - self._behind.setdefault(job, now_s)), self.behind_max_s)
 
     async def _drive(self, series: Series, asking: Generator[Ask, Answer, _T]) -> _T:
         try:
@@ -197,7 +205,6 @@ class Repairer:
             return Answer(trades=parse_agg_trades(await self._rest.fetch(request), symbol))
         if ask.to_s <= ask.from_s:
             return Answer()
-        request = klines_request(symbol, ask.interval, 1000 * ask.from_s, 1000 * ask.to_s - 1)
-        priority = "background" if ask.interval == "1s" else "live"
-        raw = await self._rest.fetch(request, priority)
+        request = klines_request(symbol, ask.interval, 1000 * ask.from_s, 1000 * ask.to_s - 1, ask.limit)
+        raw = await self._rest.fetch(request, "background" if ask.background else "live")
         return Answer(klines=parse_klines(raw))

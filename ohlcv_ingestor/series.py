@@ -89,7 +89,7 @@ class Series:
 
     def lose(self, at_ms: int, reason: str) -> None:
         """No live connection covers the symbol any more."""
-        self.covered_ms = None
+        self.covered_ms = self.behind_ms = None
         self.ids.lose(max(at_ms, 1000 * self.closed_s), reason)
 
     def resume(self, from_ms: int) -> None:

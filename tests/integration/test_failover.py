@@ -83,7 +83,7 @@ async def test_the_fallback_speaks_though_its_rest_does_not_answer(tmp_path: Pat
         await stage.fault("rest_slow", venue="okx", for_s=60, by_s=30)
         await start_ingestor(stage)
         await stage.fault("silent", for_s=60)
-        await stage.until(lambda: _seconds_of_all(stage), 6, "the fallback's seconds of every symbol")
+        await stage.until(lambda: _seconds_of_all(stage), 20, "the fallback's seconds of every symbol")
 
 
 async def test_the_fallback_speaks_while_trades_come_without_their_time(

@@ -35,7 +35,7 @@ async def test_first_subscription_stores_what_the_venue_had(stage: Stage) -> Non
 
 async def test_a_first_subscription_waits_for_a_venue_whose_rest_side_is_behind(stage: Stage) -> None:
     await stage.start_venue(*MARKET)
-    await stage.fault("rest_behind", by_ms=70_000)  # the last minute before any start is not whole there
+    await stage.fault("rest_behind", by_ms=130_000)  # the last minute before any start is not whole there
     ingestor = await stage.start_ingestor(symbols=",".join(SYMBOLS), clock_rate=10)
     await stage.until(lambda: _told_behind(ingestor), 20, "every symbol waits")
     assert await stage.count("raw_bars") == 0

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
+from common.batch import Batch
 from common.contracts import GapStatus
 from common.venues.market import Trade
 from ohlcv_ingestor.beginning import NoStart, Start, begin_symbol
 from ohlcv_ingestor.gaps import Gap
 from ohlcv_ingestor.repair import QUIET_AFTER_S, Answer, Ask, AskTrades, RepairLimits, repair_gap
 from ohlcv_ingestor.restoring import choose_gaps
-from ohlcv_ingestor.series import SeriesLimits
+from ohlcv_ingestor.series import Series, SeriesLimits
+from ohlcv_ingestor.starts import begin_at
 from tests.unit.ohlcv_model import T0, Venue, recount
 from tests.unit.test_series_paths import BY_SECONDS, Path, settled, trade
 
@@ -79,6 +81,55 @@ def test_a_halted_pair_has_no_candle_and_begins_all_the_same() -> None:
     start = begin(venue, 8, behind_s=QUIET_AFTER_S + 1)
     assert isinstance(start, Start)
     assert start.first_id == 2
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "from_s", "first_id"), [(890, -660, 2), (905, -720, 2), (280, -60, 5), (601, -360, 4)]
+)
+def test_silence_that_is_believed_proves_nothing_before_it(lag_s: float, from_s: int, first_id: int) -> None:
+    """Begun where REST's candles end: what it did not show yet is the start's own gap."""
+    trades = [trade(1, -1800), trade(2, -660), trade(3, -630), trade(4, -300), trade(5, 400)]
+    venue = Venue(trades, behind_ms=round(1000 * lag_s))
+    assert begin(venue, 241, behind_s=QUIET_AFTER_S) is NoStart.BEHIND
+    start = begin(venue, 241, behind_s=QUIET_AFTER_S + 1)
+    assert isinstance(start, Start)
+    assert (start.from_s - T0, start.first_id) == (from_s, first_id)
+    truth = recount(trades, 60)
+    assert all(k.n == truth.get(k.open_s, {"n": 0})["n"] for k in start.history)
+
+
+def test_how_far_rest_was_behind_says_nothing_of_a_second_cut() -> None:
+    path = settled([trade(1, 1), trade(2, 7), trade(3, 312), trade(4, 2_000)])
+    path.see(2)
+    path.to(10)
+    for back_s in (15, 315):
+        path.cut()
+        path.resume(back_s)
+        path.to(back_s + 4)
+        path.commit()
+        path.venue.behind_ms = 8_000
+        (gap,) = choose_gaps(path.series)
+        path.asks(repair_gap(path.series, gap, path.repair_limits))
+        path.commit()
+        assert path.ledger(3).status is GapStatus.OPEN
+    path.venue.behind_ms = 0
+    path.repair()
+    assert path.ledger(3).status is GapStatus.REPAIRED
+    assert path.second(312).n == 1
+
+
+def test_the_fallbacks_seconds_before_a_first_start_stay() -> None:
+    path = Path([trade(1, -50), trade(2, 7_270)])
+    series = path.series = Series(path.series.stream, path.limits)
+    for second in range(5, 7_200):
+        series.note_fallback(T0 + second)
+    series.resume(1000 * (T0 + 7_200))
+    path.to(7_204)
+    begin_at(series, 2, T0 + 7_140, 10**10)
+    path.to(7_230)
+    batch = Batch()
+    series.drain(batch)
+    assert all(c.from_s >= T0 + 7_140 for c in batch.clearances)
 
 
 def test_what_lies_before_the_start_is_the_historys() -> None:
