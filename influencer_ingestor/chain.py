@@ -157,8 +157,8 @@ class Chain:
             return []
         whole = order_fills([*self._same, *fills], self._same_from)
         position, complete = follow(whole, whole[0].start), whole[0].start == self._same_from
-        if position is None:
-            return []
+        if position is None or not (complete or self._odd):
+            return []  # nothing says yet that something is missing before it
         self._waiting = [each for each in self._waiting if each.fill.time_ms != self.last_ms]
         self.position, self._same, self._before = position, whole, whole[-1]
         self._close_rejoined(fills, complete)

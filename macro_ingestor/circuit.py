@@ -14,6 +14,8 @@ FIRST_S = 60
 MAX_S = 4 * 3600
 HINT_MAX_S = 86_400
 """A vendor that names a longer pause is asked once a day all the same."""
+AHEAD_S = HINT_MAX_S + 3600
+"""A later end was written while our clock was ahead; the hour is for clocks that differ and for a long pass."""
 ASKED_WITHIN_S = 1_800
 """Two quarters: whoever is needed is asked again by then once its pause is over."""
 
@@ -27,11 +29,11 @@ class Circuit(msgspec.Struct, frozen=True):
 
     def is_open(self, now_s: int) -> bool:
         """Is the provider to be left alone? A later end than any pause's was written while our clock was ahead."""
-        return now_s < self.open_until <= now_s + HINT_MAX_S
+        return now_s < self.open_until <= now_s + AHEAD_S
 
     def is_failing(self, now_s: int) -> bool:
         """Did the last call fail? An old failure of one that nobody needed since says nothing any more."""
-        return self.failures > 0 and now_s - ASKED_WITHIN_S < self.open_until <= now_s + HINT_MAX_S
+        return self.failures > 0 and now_s - ASKED_WITHIN_S < self.open_until <= now_s + AHEAD_S
 
     def is_on_trial(self) -> bool:
         """Did the last call fail, so that the next one is a single try?"""

@@ -97,13 +97,13 @@ async def _verify(
         for symbol in dict.fromkeys(symbols):
             counts = await compare_symbol(store, asker, symbol, from_s, to_s)
             _tell(symbol, counts)
-            idle += not counts.compared
             if outlet and counts.wrong:
                 await repair_minutes(store, asker, symbol, counts)
                 outlet.outbox.wake()
                 counts = await compare_symbol(store, asker, symbol, min(counts.wrong), max(counts.wrong) + 60)
                 click.echo(f"{symbol} after the repair: {len(counts.wrong)} minutes differ")
             wrong += len(counts.wrong)
+            idle += not counts.compared
         return int(wrong > 0 or idle > 0)
 
 
@@ -182,5 +182,5 @@ def _tell(symbol: str, counts: MinuteCounts) -> None:
         from_s, to_s = counts.later
         minutes = f"{(to_s - from_s) // 60} minutes, {format_time(from_s)} to {format_time(to_s)},"
         click.echo(f"{symbol}: {minutes} lie past its cursor: not stored yet")
-    if not counts.compared:
+    if not (counts.compared or counts.wrong):
         click.echo(f"{symbol}: nothing was compared")

@@ -27,20 +27,24 @@ class Rules(msgspec.Struct, frozen=True):
 
 def judge_night(
     now: datetime, night: date, facts: Iterable[Facts], rows: Mapping[str, RegistryRow], rules: Rules,
-    known: Collection[str], elsewhere: Collection[str] = (),
+    known: Collection[str], elsewhere: Collection[str] = (), last_night: date | None = None,
 ) -> Night:  # fmt: skip
     """Judge every symbol of the universe; the order of `facts` does not matter.
 
     `now` is when the run began (aware UTC), `night` the one it belongs to, `rows` the whole table by symbol. `known`
     are the venue's base assets in the quotes of the universe and `elsewhere` those in others alone, to tell symbols of
-    the lists that nobody judges. An EXCLUDED row outside the universe loses its good nights: its row is broken.
+    the lists that nobody judges. `last_night` is that of the last run: a silence goes on from it, or begins anew. An
+    EXCLUDED row outside the universe loses its good nights, and who was waited for: its row is broken.
     """
     verdicts = tuple(
-        judge_symbol(one, rows.get(one.symbol), rules, now, night) for one in sorted(facts, key=lambda f: f.symbol)
+        judge_symbol(one, rows.get(one.symbol), rules, now, night, last_night)
+        for one in sorted(facts, key=lambda f: f.symbol)
     )
     judged = {verdict.row.symbol for verdict in verdicts}
     idle = tuple(
-        replace(row, good_nights=0) for symbol, row in sorted(rows.items()) if symbol not in judged and row.good_nights
+        replace(row, good_nights=0, away_since={})
+        for symbol, row in sorted(rows.items())
+        if symbol not in judged and (row.good_nights or row.away_since)
     )
     existing = sum(v.was is not None for v in verdicts)
     changes = sum(v.was is not None and v.was is not v.row.status for v in verdicts)
@@ -69,9 +73,11 @@ def check_changes(changes: int, existing: int, limits: StatusLimits) -> str:
     )
 
 
-def judge_symbol(facts: Facts, row: RegistryRow | None, rules: Rules, now: datetime, night: date) -> Verdict:
+def judge_symbol(
+    facts: Facts, row: RegistryRow | None, rules: Rules, now: datetime, night: date, last_night: date | None = None
+) -> Verdict:
     """Judge one symbol: score, status, cluster, and the row to write."""
-    away_since = find_silences(facts, row, night)
+    away_since = find_silences(facts, row, night, last_night)
     facts = replace(facts, gone=_find_gone(away_since, night, rules.thresholds.status))
     score = score_facts(facts, rules.thresholds)
     decision = decide_status(facts, score, row, rules.lists, rules.thresholds.status, now, night)
@@ -104,9 +110,12 @@ def judge_symbol(facts: Facts, row: RegistryRow | None, rules: Rules, now: datet
     return Verdict(new, facts, score, tuple(note for note in notes if note), was, changed_columns(row, new))
 
 
-def find_silences(facts: Facts, row: RegistryRow | None, night: date) -> dict[Vendor, date]:
-    """Since which night each vendor that is away tonight has not answered; a second run of a night changes nothing."""
-    if row is None:
+def find_silences(facts: Facts, row: RegistryRow | None, night: date, last_night: date | None) -> dict[Vendor, date]:
+    """Since which night each vendor that is away tonight has not answered; a second run of a night changes nothing.
+
+    Nights without a run say nothing of a vendor: after one the silence begins tonight.
+    """
+    if row is None or last_night is None or (night - last_night).days > 1:
         return dict.fromkeys(facts.away, night)
     return {vendor: min(night, row.away_since.get(vendor, night)) for vendor in facts.away}
 

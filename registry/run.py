@@ -25,7 +25,7 @@ from registry.samples import moment_of
 from registry.schedule import night_of
 from registry.settings import RegistrySettings, read_pull_time
 from registry.sources import Sources, Spent
-from registry.tables import read_rows, was_run, write_night
+from registry.tables import read_last_run, read_rows, was_run, write_night
 from registry.universe import split_bases
 
 log = logging.getLogger(__name__)
@@ -75,9 +75,11 @@ async def look(settings: RegistrySettings, query: Query, now: dt.datetime | None
         facts, offers = await gather_facts(sources, query, rows, rules, run_at)
     finally:
         await sources.close()
-    dated = night_of(run_at, read_pull_time(settings.registry_pull_time))
+    pull_time = read_pull_time(settings.registry_pull_time)
+    dated, last_run = night_of(run_at, pull_time), await read_last_run(query)
+    last_night = None if last_run is None else night_of(last_run, pull_time)
     known, elsewhere = split_bases(offers, rules.thresholds.universe.quotes)
-    night = judge_night(run_at, dated, facts, rows, rules, known, elsewhere)
+    night = judge_night(run_at, dated, facts, rows, rules, known, elsewhere, last_night)
     for warning in night.warnings:
         log.warning("registry list", extra={"problem": warning})
     return Report(night, sources.spent(), time.monotonic() - began_s)

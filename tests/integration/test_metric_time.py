@@ -137,13 +137,14 @@ async def test_a_time_that_was_wrong_costs_a_minute(desk: Desk) -> None:
 async def test_a_stop_writes_the_window_that_has_ended(desk: Desk) -> None:
     """It waits for its trades as ever; the window that still runs is nobody's yet."""
     clock, time = Clock(), VenueTime()
-    now_s = clock.monotonic_s()
-    time.observe(1000 * END - 300, now_s, now_s)
     ingestor = ingestor_of(desk, clock, time)
     await ingestor.follow({SOL: Listing()})
+    now_s = clock.monotonic_s()
+    time.observe(1000 * END - 1000, now_s, now_s)
     rate = Sample(1e-4, 1000 * END - 1000, "binance", 8)
     ingestor._vendors.samples.offer(SOL, Field.FUNDING, rate, END, 1000.0 * END)
-    for end_s, rows in ((0.0, 0), (0.5, 1), (0.0, 1)):
+    # Within a second before the window's end, and well before its row is due.
+    for end_s, rows in ((0.0, 0), (1.3, 1), (0.0, 1)):
         task = asyncio.create_task(ingestor.keep_time(lambda: None))
         await asyncio.sleep(end_s)
         task.cancel()

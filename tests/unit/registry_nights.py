@@ -53,6 +53,7 @@ class Registry:
         self.rules = Rules(RULES.thresholds, lists or Lists(), RULES.centroids)
         self.rows = {row.symbol: row for row in rows}
         self.now, self.pull_time = FIRST, PULL_TIME
+        self.last_night: date | None = None
 
     @property
     def dated(self) -> date:
@@ -63,7 +64,10 @@ class Registry:
         self.rules = replace(self.rules, lists=Lists(banned or {}, whitelisted or {}))
 
     def run(self, *facts: Facts, elsewhere: Collection[str] = ()) -> Night:
-        night = judge_night(self.now, self.dated, facts, self.rows, self.rules, {f.symbol for f in facts}, elsewhere)
+        night = judge_night(
+            self.now, self.dated, facts, self.rows, self.rules, {f.symbol for f in facts}, elsewhere, self.last_night
+        )
+        self.last_night = self.dated
         for row in (*(v.row for v in night.verdicts), *night.idle):
             self.rows[row.symbol] = row
         return night

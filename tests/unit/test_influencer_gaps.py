@@ -225,6 +225,21 @@ def test_the_only_order_that_chains_goes_before_our_old_position() -> None:
     assert gap.status is GapStatus.REPAIRED and chain.position == scaled("-3")
 
 
+def test_what_would_chain_without_a_missing_one_waits_for_it() -> None:
+    """Of one time 0 -> -1, -1 -> 1, 1 -> -1 and -1 -> 0: without the third the rest chains, and ends elsewhere."""
+    one, two, three, four = steps("-1", "2", "-2", "1", times=(0, 0, 0, 0))
+    chain = fresh()
+    for fill in (one, two):
+        chain.add(arrive(fill, T0 + 10))
+    chain.release(T0 + 10)
+    chain.add(arrive(four, T0 + 11))
+    assert chain.release(T0 + 11) == []
+    assert [(g.expected, g.found) for g in chain.wanted] == [(scaled("1"), scaled("-1"))]
+    chain.add(arrive(three, T0 + 60))
+    assert tids(chain.release(T0 + 60)) == [three.tid, four.tid]
+    assert chain.position == 0
+
+
 def test_half_of_a_time_is_known_to_a_new_life() -> None:
     burst = steps("1", "-1", "2", "-2", "3", times=(0,) * 5)
     for killed_after in range(1, 5):

@@ -112,6 +112,7 @@ def test_what_was_written_while_our_clock_was_ahead_blocks_nobody() -> None:
     assert circuit.is_open(T0 + 30 * DAY_S) and circuit.is_failing(T0 + 30 * DAY_S)
     longest = Circuit().fail(T0, 1e9, "x")
     assert longest.is_open(T0) and longest.is_open(T0 + HINT_MAX_S - 1) and not longest.is_open(T0 + HINT_MAX_S)
+    assert longest.is_open(T0 - 5)  # a pass goes by its beginning, and what failed in it by its end
     quotas, ahead = [Quota(DAY_S, 15)], hour_of(T0 + 30 * DAY_S)
     assert [calls_left(quotas, {ahead: 15}, T0 + days * DAY_S) for days in (0, 29)] == [15, 15]
     assert calls_left(quotas, {hour_of(T0) + HOUR_S: 15}, T0) == 0  # another process' clock may be ahead a little

@@ -92,15 +92,17 @@ def test_random_nights(runs, random):
         registry.now += timedelta(days=days, hours=1 if days == 0 else 0)
         registry.lists({banned: "x"} if banned else {}, {wanted: "x"} if wanted else {})
         facts = [scene(symbol, kind) for symbol, kind in zip(SYMBOLS, kinds, strict=True)]
-        before = dict(registry.rows)
+        before, last = dict(registry.rows), registry.last_night
         night = registry.run(*facts)
         shuffled = random.sample(facts, len(facts))
-        assert judge_night(registry.now, registry.dated, shuffled, before, registry.rules, SYMBOLS) == night
+        rules = registry.rules
+        assert judge_night(registry.now, registry.dated, shuffled, before, rules, SYMBOLS, last_night=last) == night
         for verdict, kind in zip(night.verdicts, kinds, strict=True):
             symbol, was = verdict.row.symbol, before.get(verdict.row.symbol)
             pasts[symbol].add(registry.dated, kind, symbol == banned)
             check_row(verdict.row, was, kind, registry, pasts[symbol])
-            alone = judge_night(registry.now, registry.dated, [verdict.facts], before, registry.rules, SYMBOLS)
+            one = [verdict.facts]
+            alone = judge_night(registry.now, registry.dated, one, before, rules, SYMBOLS, last_night=last)
             assert alone.verdicts == (verdict,)
             assert decode_breakdown(encode_breakdown(verdict)) == verdict
             assert symbol in render_explain(verdict)

@@ -280,6 +280,19 @@ def test_the_cluster_waits_no_longer_than_the_score() -> None:
     assert found == [told] * 3 + [Registry().night(silent).row.liquidity_cluster] and found[-1] != told
 
 
+def test_nights_without_a_run_say_nothing_of_a_vendor() -> None:
+    registry = Registry()
+    registry.night(facts_of("OLD", **THIN))
+    silent = facts_of("OLD", **THIN, **NO_FUTURES)
+    registry.night(silent)
+    registry.now += timedelta(days=3)
+    night = registry.dated
+    row = registry.night(silent).row
+    assert (row.status, row.away_since) == (ACTIVE, dict.fromkeys(NO_FUTURES["away"], night))
+    registry.night(facts_of("OTHER"))  # out of the universe nobody is waited for
+    assert registry.rows["OLD"].away_since == {}
+
+
 def test_a_silent_vendor_makes_nobody_good() -> None:
     """Without volumes an illiquid coin looks perfect; neither does it come back from EXCLUDED nor leave probation."""
     silent = replace(facts_of(), away=(Vendor.TICKERS,), **SILENT[Vendor.TICKERS])
