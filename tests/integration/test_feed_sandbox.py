@@ -52,7 +52,7 @@ async def missing_after(got: Recorder, symbol: str, count: int) -> set[int]:
 
 
 async def test_life_after_life_no_trade_is_lost() -> None:
-    config = replace(MARKET, connection_life_s=2.5, shutdown_notice_s=1.5)
+    config = replace(MARKET, connection_life_s=4.0, shutdown_notice_s=3.0)
     async with Sandbox(config) as venue, recording(make_feed(venue)) as got:
         await got.until(lambda: len(got.lost()) >= 3, within_s=20)
         assert all(lost.planned for _, lost in got.lost())
