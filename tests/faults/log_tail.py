@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections import Counter
 from dataclasses import dataclass
 
 from common.bus import read_log
@@ -33,7 +32,6 @@ class LogTail:
         self.rows: dict[str, Delivered] = {}
         self.messages = 0
         self.repeats = 0
-        self.kinds: Counter[str] = Counter()
         self.check = MessageCheck()
         self._url = url
         self._offset: int | None = None

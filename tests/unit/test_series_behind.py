@@ -12,7 +12,7 @@ from common.contracts import GapStatus
 from common.venues.market import Trade
 from ohlcv_ingestor.beginning import NoStart, Start, begin_symbol
 from ohlcv_ingestor.gaps import Gap
-from ohlcv_ingestor.repair import QUIET_AFTER_S, Answer, Ask, AskTrades, RepairLimits, repair_gap
+from ohlcv_ingestor.repair import QUIET_AFTER_S, Answer, Ask, AskKlines, AskTrades, RepairLimits, repair_gap
 from ohlcv_ingestor.restoring import choose_gaps
 from ohlcv_ingestor.series import Series, SeriesLimits
 from ohlcv_ingestor.starts import begin_at
@@ -116,6 +116,33 @@ def test_how_far_rest_was_behind_says_nothing_of_a_second_cut() -> None:
     path.repair()
     assert path.ledger(3).status is GapStatus.REPAIRED
     assert path.second(312).n == 1
+
+
+def test_only_the_candles_of_a_long_repair_leave_half_of_the_budget() -> None:
+    """A quiet pair's probe must not wait for others: it holds one of few places."""
+
+    def candles(path: Path) -> list[AskKlines]:
+        (gap,) = choose_gaps(path.series)
+        asking, asked = repair_gap(path.series, gap, path.repair_limits), list[AskKlines]()
+        ask: Ask | None = next(asking)
+        while ask is not None:
+            if isinstance(ask, AskKlines):
+                asked.append(ask)
+            try:
+                ask = asking.send(path.venue.answer(ask, path.series.watermark_ms))
+            except StopIteration:
+                ask = None
+        return asked
+
+    quiet = settled([trade(1, 1), trade(2, 2_000)])
+    quiet.cut()
+    quiet.resume(15)
+    quiet.to(19)
+    quiet.commit()
+    (probe,) = candles(quiet)
+    assert (probe.limit, probe.background) == (1, False)
+    busy = in_a_cut(200, BY_SECONDS)
+    assert {ask.background for ask in candles(busy) if ask.interval == "1s"} == {True}
 
 
 def test_the_fallbacks_seconds_before_a_first_start_stay() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,8 @@ from common.contracts import BarRow, FootprintRow, GapStatus
 from common.venues.market import Kline
 from ohlcv_ingestor.bars import bar_row, kline_bar
 from ohlcv_ingestor.bricks import footprint_row, settle_brick
-from ops.verify_minutes import COLUMNS, compare_minutes, join_runs
+from ops import verify_live
+from ops.verify_minutes import COLUMNS, MinuteCounts, compare_minutes, join_runs
 from tests.rows import T0, make_gap
 
 SYMBOL = "SOLUSDT"
@@ -43,6 +47,38 @@ def market(minutes: int = 3) -> tuple[list[Kline], list[BarRow], list[FootprintR
 
 def judge(candles: Any, bars: Any, seconds: Any, ledger: Any = (), first: int | None = T0) -> Any:
     return compare_minutes(SYMBOL, candles, bars, seconds, ledger, first)
+
+
+class Venue:
+    """Tells the time, and is asked for nothing else."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    async def now_s(self) -> int:
+        return T0 + 3600
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("after", "code"), [(MinuteCounts(compared=3, equal=3), 0), (MinuteCounts(wrong={T0}), 1)])
+async def test_a_window_of_the_fallback_alone_that_was_made_equal_is_a_success(
+    monkeypatch: pytest.MonkeyPatch, after: MinuteCounts, code: int
+) -> None:
+    told = [MinuteCounts(fallback=3, wrong={T0, T0 + 60, T0 + 120}), after]
+
+    async def compare(*_: object) -> MinuteCounts:
+        return told.pop(0)
+
+    async def repair(*_: object) -> None: ...
+
+    @asynccontextmanager
+    async def outlet(*_: object) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(store=None, outbox=SimpleNamespace(wake=lambda: None))
+
+    for name, instead in (("compare_symbol", compare), ("repair_minutes", repair), ("open_outlet", outlet),
+                          ("Asker", Venue)):  # fmt: skip
+        monkeypatch.setattr(verify_live, name, instead)
+    assert await verify_live._verify("", "", "", (SYMBOL,), "10m", None, True, 100, "") == code
 
 
 def test_what_is_equal_is_equal() -> None:
